@@ -1,0 +1,54 @@
+"""rankbench: a benchmark harness for pairwise attribute ranking of images.
+
+Public names load when first used, so that `import rankbench` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankbench.errors import DataError as DataError
+    from rankbench.errors import MissingData as MissingData
+    from rankbench.errors import NotApplicable as NotApplicable
+    from rankbench.errors import RankbenchError as RankbenchError
+    from rankbench.images import Images as Images
+    from rankbench.pairs import Pairs as Pairs
+    from rankbench.plugin import Dataset as Dataset
+    from rankbench.plugin import Feature as Feature
+    from rankbench.plugin import Features as Features
+    from rankbench.plugin import File as File
+    from rankbench.plugin import Judged as Judged
+    from rankbench.plugin import Metric as Metric
+    from rankbench.plugin import Need as Need
+    from rankbench.plugin import Ranker as Ranker
+    from rankbench.plugin import Resources as Resources
+    from rankbench.plugin import Run as Run
+    from rankbench.plugin import added_later as added_later
+    from rankbench.plugin import hookimpl as hookimpl
+    from rankbench.problem import Problem as Problem
+
+HOME = {
+    "errors": ("DataError", "MissingData", "NotApplicable", "RankbenchError"),
+    "images": ("Images",),
+    "pairs": ("Pairs",),
+    "problem": ("Problem",),
+    "plugin": (
+        "Dataset", "Feature", "Features", "File", "Judged", "Metric", "Need", "Ranker", "Resources", "Run",
+        "added_later",
+    ),
+}  # fmt: skip
+WHERE = {name: module for module, names in HOME.items() for name in names}
+__all__ = sorted([*WHERE, "hookimpl"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "hookimpl":  # all that a listing needs of a plugin package: no NumPy
+        import pluggy
+
+        value: Any = pluggy.HookimplMarker("rankbench")
+    elif name in WHERE:
+        value = getattr(import_module(f"rankbench.{WHERE[name]}"), name)
+    else:
+        raise AttributeError(f"module 'rankbench' has no attribute {name!r}")
+    globals()[name] = value
+    return value

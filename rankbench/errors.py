@@ -1,0 +1,48 @@
+"""The few exceptions a user can meet, all under RankbenchError.
+
+Each message says what was wrong, where, and what to do. The command line prints it without a traceback.
+"""
+
+
+class RankbenchError(Exception):
+    """Anything rankbench tells its user about on purpose."""
+
+
+class BenchmarkError(RankbenchError):
+    """A benchmark file, a name or an option is wrong. Exit code 2."""
+
+
+class PluginError(RankbenchError):
+    """A plugin is broken, or broke its contract. The message names the plugin and its package."""
+
+
+class DataError(RankbenchError):
+    """A dataset's files or arrays are there, but wrong."""
+
+
+class MissingData(DataError):
+    """A dataset's files are not there. The message says which path was looked for and where to get it."""
+
+
+class UnreadableImage(DataError):
+    """One image cannot be decoded. The core drops it with its pairs, and says so."""
+
+
+class NotApplicable(RankbenchError):
+    """Raised by a plugin that cannot treat this problem at all: a table shows a dash with the reason, not a failure."""
+
+
+class StoreError(RankbenchError):
+    """The results folder cannot be read or written (a full disk, say). Nothing stored was harmed."""
+
+
+class Interrupted(RankbenchError):
+    """The user asked to stop; what was finished is stored and the same command resumes. Exit code 130."""
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """` Did you mean 'x'?` for the closest known word, or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,379 @@
+"""Images: a sequence decoded only when indexed, with per-image columns and a digest of each image's content.
+
+Also the two things every array in rankbench shares: being read-only, and a digest that depends on values alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rankbench.errors import DataError, NotApplicable, UnreadableImage
+
+Array = NDArray[Any]
+Ints = NDArray[np.int64]
+
+
+def frozen(values: ArrayLike, what: str) -> Array:
+    """A read-only array of numbers, booleans or strings; DataError for anything else."""
+    array = np.asarray(values)
+    if array.dtype == object:
+        array = np.asarray([str(value) for value in array.ravel()]).reshape(array.shape)
+    if array.dtype.kind not in "biufUS":
+        raise DataError(f"{what}: values of type {array.dtype} cannot be stored; use numbers, booleans or strings.")
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def named_arrays(arrays: Mapping[str, ArrayLike] | None, rows: int, what: str) -> Mapping[str, Array]:
+    result = {}
+    for name, values in (arrays or {}).items():
+        array = frozen(values, f"{what} {name!r}")
+        if array.shape[:1] != (rows,):
+            raise DataError(f"{what} {name!r} has shape {array.shape}; its first dimension must be {rows}.")
+        result[name] = array
+    return MappingProxyType(result)
+
+
+def take(arrays: Mapping[str, Array], rows: Array) -> dict[str, Array]:
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+def array_bytes(array: Array) -> bytes:
+    """Bytes that depend on the values and shape, not on width, byte order or memory layout."""
+    kinds = {"b": "u1", "i": "<i8", "u": "<u8", "f": "<f8"}
+    if array.dtype.kind in kinds:
+        if array.dtype.kind == "u" and (array.size == 0 or int(array.max()) < 2**63):
+            array = array.astype("<i8")
+        body = np.ascontiguousarray(array, dtype=kinds[array.dtype.kind]).tobytes()
+    else:
+        body = json.dumps(array.astype(str).tolist()).encode()
+    kind = "i" if array.dtype.kind in "iu" else array.dtype.kind
+    return f"{kind}{array.shape}:".encode() + body
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """Hex sha-256 over length-prefixed parts."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def arrays_digest(arrays: Mapping[str, Array]) -> str:
+    return digest_of(part for name in sorted(arrays) for part in (name.encode(), array_bytes(arrays[name])))
+
+
+class DigestMemo(Protocol):
+    """Remembers content digests of files, so that an unchanged file is read once."""
+
+    def digests(self, paths: Sequence[Path]) -> NDArray[np.uint8]: ...
+
+
+class Content(Protocol):
+    """Where pixels come from. Rows are those of the dataset's own listing."""
+
+    def decode(self, row: int) -> NDArray[np.uint8]: ...
+    def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]: ...
+    def describe(self, row: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class FileContent:
+    paths: tuple[Path, ...]
+    exif: bool
+    known: NDArray[np.uint8] | None
+
+    def decode(self, row: int) -> NDArray[np.uint8]:
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(self.paths[row]) as image:
+                upright = ImageOps.exif_transpose(image) if self.exif else image
+                return rgb(upright)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UnreadableImage(f"{self.paths[row]}: cannot be decoded ({error}). Replace or remove it.") from error
+
+    def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
+        if self.known is not None:
+            return self.known
+        return memo.digests(self.paths) if memo else file_digests(self.paths)
+
+    def describe(self, row: int) -> str:
+        return str(self.paths[row])
+
+
+@dataclass(frozen=True)
+class ArrayContent:
+    arrays: tuple[NDArray[np.uint8], ...]
+
+    def decode(self, row: int) -> NDArray[np.uint8]:
+        return self.arrays[row]
+
+    def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
+        return digest_rows(hashlib.sha256(array_bytes(array)).digest() for array in self.arrays)
+
+    def describe(self, row: int) -> str:
+        return f"array {row}"
+
+
+@dataclass(frozen=True)
+class DrawnContent:
+    known: NDArray[np.uint8]
+    draw: Callable[[int], NDArray[np.uint8]]
+
+    def decode(self, row: int) -> NDArray[np.uint8]:
+        return as_rgb(self.draw(row), f"image {row}")
+
+    def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
+        return self.known
+
+    def describe(self, row: int) -> str:
+        return f"image {row}"
+
+
+@dataclass(frozen=True)
+class NameContent:
+    names: tuple[str, ...]
+
+    def decode(self, row: int) -> NDArray[np.uint8]:
+        raise NotApplicable(f"image {self.names[row]!r} has a name but no pixels here")
+
+    def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
+        return digest_rows(hashlib.sha256(b"name:" + name.encode()).digest() for name in self.names)
+
+    def describe(self, row: int) -> str:
+        return self.names[row]
+
+
+def rgb(image: Any) -> NDArray[np.uint8]:
+    """A PIL image as (H, W, 3) uint8; transparency is laid on white, 16-bit greys are scaled down."""
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        from PIL import Image
+
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        image = ground
+    return np.asarray(image.convert("RGB"))
+
+
+def as_rgb(array: ArrayLike, what: str) -> NDArray[np.uint8]:
+    pixels = np.asarray(array)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise DataError(f"{what} must be (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}.")
+    view = pixels.view()
+    view.flags.writeable = False
+    return view
+
+
+def digest_rows(digests: Iterable[bytes]) -> NDArray[np.uint8]:
+    rows = np.frombuffer(b"".join(digests), dtype=np.uint8)
+    return rows.reshape(-1, 32)
+
+
+def file_digests(paths: Sequence[Path]) -> NDArray[np.uint8]:
+    """sha-256 of each file's bytes, (n, 32) uint8. DataError for a file that is not there."""
+
+    def one(path: Path) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}. The dataset lists this image; restore it.") from error
+
+    return digest_rows(map(one, paths))
+
+
+class Images(Sequence[NDArray[np.uint8]]):
+    """A sequence of images decoded only when indexed: `images[i]` is (H, W, 3) uint8 RGB.
+
+    Args:
+        paths: image files. Or use `from_arrays`, `from_decoder`, `from_names`.
+        digests: (n, 32) uint8 or a list of 32-byte strings, the sha-256 of each file, where already known.
+        names: one a file, unique; the default is the file name. Never handed to a ranker.
+        columns: per-image arrays (n, …) for training and evaluation (`score`, `category`); only `fit` sees them.
+        inputs: per-image arrays given at test time too; a plugin sees those it declares.
+        exif: whether an EXIF rotation is applied.
+
+    Raises: DataError where lengths differ or names repeat.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        digests: ArrayLike | Sequence[bytes] | None = None,
+        names: Sequence[str] | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
+        exif: bool = False,
+    ) -> None:
+        files = tuple(Path(path) for path in paths)
+        known = None if digests is None else checked_digests(digests, len(files))
+        default = [path.name for path in files]
+        if names is None and len(set(default)) != len(default):
+            default = [path.as_posix() for path in files]
+        self._build(FileContent(files, exif, known), len(files), names or default, columns, inputs)
+        self.exif = exif
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Sequence[ArrayLike],
+        *,
+        names: Sequence[str] | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
+    ) -> Images:
+        """Images already in memory, each (H, W, 3) uint8."""
+        content = ArrayContent(tuple(as_rgb(array, f"image {row}") for row, array in enumerate(arrays)))
+        return cls.__new__(cls)._build(content, len(content.arrays), names, columns, inputs)
+
+    @classmethod
+    def from_decoder(
+        cls,
+        digests: ArrayLike | Sequence[bytes],
+        decode: Callable[[int], NDArray[np.uint8]],
+        *,
+        names: Sequence[str] | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
+    ) -> Images:
+        """Packaged or drawn images: `decode(row)` gives (H, W, 3) uint8, and a digest stands for what it gives."""
+        known = checked_digests(digests, len(digests))  # type: ignore[arg-type]
+        return cls.__new__(cls)._build(DrawnContent(known, decode), len(known), names, columns, inputs)
+
+    @classmethod
+    def from_names(
+        cls,
+        names: Sequence[str],
+        *,
+        columns: Mapping[str, ArrayLike] | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
+    ) -> Images:
+        """Images known by name alone; the name's digest stands for the content, and indexing is not applicable."""
+        return cls.__new__(cls)._build(NameContent(tuple(names)), len(names), names, columns, inputs)
+
+    def _build(
+        self,
+        content: Content,
+        count: int,
+        names: Sequence[str] | None,
+        columns: Mapping[str, ArrayLike] | None,
+        inputs: Mapping[str, ArrayLike] | None,
+    ) -> Images:
+        self._content = content
+        self._rows: Ints = np.arange(count)
+        self._digests: NDArray[np.uint8] | None = None
+        self.exif = False
+        self.names: tuple[str, ...] | None = None if names is None else tuple(map(str, names))
+        if self.names is not None and (len(self.names) != count or len(set(self.names)) != count):
+            raise DataError(f"images: {count} images need {count} unique names; got {len(set(self.names))}.")
+        self.columns = named_arrays(columns, count, "images.columns")
+        self.inputs = named_arrays(inputs, count, "images.inputs")
+        return self
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[NDArray[np.uint8]]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | Sequence[NDArray[np.uint8]]:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        pixels = self._content.decode(int(self._rows[index]))
+        view = pixels.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there are pixels to decode, not names alone."""
+        return not isinstance(self._content, NameContent)
+
+    @property
+    def digests(self) -> NDArray[np.uint8]:
+        """(n, 32) uint8: sha-256 of each image's content. Reads every file the first time."""
+        return self.with_digests(None)._digests  # type: ignore[return-value]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of contents, EXIF policy, columns and inputs, in this order."""
+        parts = [self.digests.tobytes(), bytes([self.exif])]
+        return digest_of([*parts, arrays_digest(self.columns).encode(), arrays_digest(self.inputs).encode()])
+
+    def with_digests(self, memo: DigestMemo | None) -> Images:
+        """These images with their digests known, read through `memo`. Returns self."""
+        if self._digests is None:
+            self._digests = self._content.digests(memo)[self._rows]
+        return self
+
+    def describe(self, row: int) -> str:
+        """Where image `row` came from, for a message."""
+        return self._content.describe(int(self._rows[row]))
+
+    def take(
+        self,
+        rows: Array,
+        *,
+        names: bool = True,
+        columns: Iterable[str] | None = None,
+        inputs: Iterable[str] | None = None,
+    ) -> Images:
+        """A view of some images, with only the named columns and inputs (None: all of them)."""
+        view = Images.__new__(Images)
+        view._content, view.exif = self._content, self.exif
+        view._rows = self._rows[rows]
+        view._digests = None if self._digests is None else self._digests[rows]
+        view.names = tuple(self.names[row] for row in rows) if names and self.names is not None else None
+        kept = self.columns if columns is None else {name: self.columns[name] for name in columns}
+        given = self.inputs if inputs is None else {name: self.inputs[name] for name in inputs}
+        view.columns = named_arrays(take(kept, rows), len(view._rows), "images.columns")
+        view.inputs = named_arrays(take(given, rows), len(view._rows), "images.inputs")
+        return view
+
+    def by_name(self) -> Images:
+        """The same images standing for their names alone: what a row that reads no pixels is keyed by."""
+        if self.names is None:
+            raise DataError("images: a row that reads no pixels needs images with names.")
+        return Images.from_names(self.names, columns=self.columns, inputs=self.inputs)
+
+
+def checked_digests(digests: ArrayLike | Sequence[bytes], count: int) -> NDArray[np.uint8]:
+    rows = digests if isinstance(digests, np.ndarray) else digest_rows(bytes(d) for d in digests)  # type: ignore
+    if rows.shape != (count, 32) or rows.dtype != np.uint8:
+        raise DataError(f"images: digests must be ({count}, 32) uint8, one sha-256 an image; got {rows.shape}.")
+    return rows
+
+
+def digest_order(digests: NDArray[np.uint8], ties: Callable[[Ints], list[bytes]]) -> Ints:
+    """Rows in the order of their digests; equal digests in the order of what `ties` says of them."""
+    words = np.ascontiguousarray(digests).view(">u8").reshape(-1, 4)
+    order = np.lexsort(words.T[::-1])
+    whole = words[order]
+    equal = np.flatnonzero((whole[1:] == whole[:-1]).all(axis=1))
+    if len(equal):
+        groups = np.split(equal, np.flatnonzero(np.diff(equal) > 1) + 1)
+        for group in groups:
+            span = slice(int(group[0]), int(group[-1]) + 2)
+            rows = order[span]
+            keys = ties(rows)
+            order[span] = rows[sorted(range(len(rows)), key=lambda k: keys[k])]
+    return order

@@ -1,0 +1,357 @@
+"""All that a plugin author reads: Dataset, Ranker, Feature, Metric, the Run that serves them, and the hooks.
+
+A plugin is a class, found through an entry point in the group `rankbench`. If it is a dataclass, its fields are its
+parameters: JSON values, `Features` or `File`. `version` is raised when a plugin's results change; it enters the key
+of every cell. What `fit` learns ends in `_`. Modules of plugin classes import neither torch nor scikit-learn at their
+top: a plugin is listed and planned without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+import numpy as np
+import pluggy
+from numpy.typing import NDArray
+
+from rankbench.errors import DataError, NotApplicable
+from rankbench.images import Images
+from rankbench.pairs import Pairs
+from rankbench.problem import Problem
+
+Floats = NDArray[np.float64]
+State = dict[str, Any]
+
+hookspec = pluggy.HookspecMarker("rankbench")
+hookimpl = pluggy.HookimplMarker("rankbench")
+
+
+class Hooks:
+    """The four hooks. Each returns {"kebab-case-name": class or "package.module:Class"}."""
+
+    @hookspec
+    def rankbench_datasets(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
+        """Datasets this package brings."""
+
+    @hookspec
+    def rankbench_rankers(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
+        """Rankers this package brings."""
+
+    @hookspec
+    def rankbench_metrics(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
+        """Metrics this package brings."""
+
+    @hookspec
+    def rankbench_features(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
+        """Features this package brings."""
+
+
+# ------------------------------------------------------------------------------------------------------ parameters
+
+
+def added_later(default: Any, *, old: Any) -> Any:
+    """A parameter that did not exist in earlier releases, for a dataclass field.
+
+    `old` is the value that means the old behaviour; at that value the parameter is left out of keys, so that an
+    upgrade orphans no stored result.
+    """
+    metadata = {"rankbench.old": old}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class FeatureChoice:
+    """One feature of a list: its name, parameters, how its block is normalised, and what it is fitted on."""
+
+    name: str
+    parameters: tuple[tuple[str, Any], ...] = ()
+    normalize: Literal["l2", "none"] = "l2"
+    fit_on: tuple[tuple[str, Any], ...] | None = None
+
+
+class Features(tuple[FeatureChoice, ...]):
+    """A parameter that names features: "hog", ["hog", "gist"], or [{name = "hog", cell = 4, normalize = "none"}].
+
+    `normalize` ("l2" by default, or "none") and `fit_on` (a dataset table) belong to the list; every other key is a
+    parameter of the feature itself.
+    """
+
+    def __new__(cls, *choices: str | Mapping[str, Any] | FeatureChoice | Sequence[Any]) -> Features:
+        if len(choices) == 1 and isinstance(choices[0], list | tuple):
+            choices = tuple(choices[0])
+        return super().__new__(cls, tuple(cls._choice(choice) for choice in choices))
+
+    @staticmethod
+    def _choice(choice: Any) -> FeatureChoice:
+        if isinstance(choice, FeatureChoice):
+            return choice
+        if isinstance(choice, str):
+            return FeatureChoice(choice)
+        if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
+            raise DataError(f'a feature is a name or a table {{name = "…"}}, not {choice!r}.')
+        rest = {key: value for key, value in choice.items() if key not in ("name", "normalize", "fit_on")}
+        normalize, fit_on = choice.get("normalize", "l2"), choice.get("fit_on")
+        if normalize not in ("l2", "none"):
+            raise DataError(f"feature {choice['name']!r}: normalize is 'l2' or 'none', not {normalize!r}.")
+        if fit_on is not None and not (isinstance(fit_on, Mapping) and isinstance(fit_on.get("name"), str)):
+            raise DataError(f"feature {choice['name']!r}: fit_on is a dataset table {{name = \"…\"}}, not {fit_on!r}.")
+        on = None if fit_on is None else tuple(sorted(fit_on.items()))
+        return FeatureChoice(choice["name"], tuple(sorted(rest.items())), normalize, on)
+
+
+class File(str):
+    """A parameter that names a file, relative to the data root. Its digest enters the key; its path does not.
+
+    `path` is where it was found; only the core sets it, before the plugin is used.
+    """
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one cell takes: GPUs (0 or 1) and CPU threads. A benchmark's `threads` overrides the latter.
+
+    `gpu = 1` means: use one if there is one. Where there is none the cell runs on the CPU.
+    """
+
+    gpu: Literal[0, 1] = 0
+    threads: int = 1
+
+
+# ------------------------------------------------------------------------------------------------------------- run
+
+
+class Rows(Protocol):
+    """One row an image, kept once on disk and memory-mapped: index with rows (array, slice or int)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any) -> NDArray[Any]: ...
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]: ...
+
+
+class Run(Protocol):
+    """The one door to services while a plugin works.
+
+    Attributes:
+        seed: the training seed. rng: a NumPy generator seeded from it. device: "cpu" or "cuda". threads: CPU threads.
+        folder: private to this cell, survives a kill; for checkpoints.
+    """
+
+    seed: int
+    device: str
+    threads: int
+
+    @property
+    def rng(self) -> np.random.Generator: ...
+    @property
+    def folder(self) -> Path: ...
+
+    def features(self, images: Images, names: Features | Sequence[Any] | str) -> Rows:
+        """(n, d) float32 rows of the named features, each block normalised, side by side. Computed once per image."""
+        ...
+
+    def pixels(self, images: Images, size: int, fit: Literal["stretch", "crop", "long-side"] = "stretch") -> Rows:
+        """(n, size, size, 3) uint8, decoded once per image. "crop" keeps the aspect and cuts the center square;
+        "long-side" keeps the aspect and pads with black."""
+        ...
+
+    def log(self, step: float, **numbers: float) -> None:
+        """Store a point of the cell's curves, such as log(3, loss=0.61); drives the progress display."""
+        ...
+
+    def holdout(self, images: Images, pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
+        """Training pairs to fit and pairs held out to choose settings by; disjoint images where possible."""
+        ...
+
+    def shared(self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State]) -> State:
+        """An artefact several cells need, built once: `build(run)` returns arrays and JSON values. In `fit` only."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------------------- dataset
+
+
+@dataclass(frozen=True)
+class Need:
+    """A path a dataset looks for.
+
+    Args:
+        path: what is looked for. found: whether it is there. get: where to get it and where to put it.
+        images: whether only rows that read pixels need it.
+    """
+
+    path: Path
+    found: bool
+    get: str = ""
+    images: bool = False
+
+
+class Dataset:
+    """Yields one Problem per attribute, user or fold.
+
+    A simple author writes only `problems`. A large dataset overrides `facets` (known without data where fixed),
+    `problem` and `needs`, so that planning needs no data and one of many problems loads alone.
+
+    `folder` is the default folder under the data root (None: the plugin's name; "": no folder, as for data that ships
+    with a package). A random split is a facet (`split = 0, 1, 2`), a property of the data, never a training seed.
+    """
+
+    version: ClassVar[str] = "1"
+    folder: ClassVar[str | None] = None
+    get: ClassVar[str] = ""  # where to get the data, for the message that says it is missing
+
+    def problems(self, root: Path) -> Iterator[Problem]:
+        """Every problem, in any order."""
+        for facets in self.facets(root):
+            yield self.problem(root, facets)
+
+    def facets(self, root: Path) -> list[dict[str, Any]]:
+        """The facets of every problem."""
+        return [dict(problem.facets) for problem in self.problems(root)]
+
+    def problem(self, root: Path, facets: Mapping[str, Any]) -> Problem:
+        """The problem with these facets."""
+        for problem in self.problems(root):
+            if dict(problem.facets) == dict(facets):
+                return problem
+        raise DataError(f"{type(self).__name__} has no problem with facets {dict(facets)}.")
+
+    def needs(self, root: Path) -> list[Need]:
+        """Paths looked for, found or not, and where to get them."""
+        return [Need(root, root.exists(), self.get)]
+
+
+# ---------------------------------------------------------------------------------------------------------- learner
+
+
+class Learner:
+    """What rankers and features share: they may learn, and what they learned can be stored without pickle."""
+
+    version: ClassVar[str] = "1"
+    inputs: Any = ()  # names of `inputs` it reads; a row that reads any is marked in tables
+
+    def state(self) -> State:
+        """What `fit` learned: arrays and JSON values. By default every attribute whose name ends in `_`."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_")}
+
+    def load(self, state: State) -> None:
+        """Take over a state; afterwards scores equal those of the plugin it came from."""
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    def resources(self) -> Resources:
+        """What one cell takes, from the parameters."""
+        return Resources()
+
+
+class Ranker(Learner):
+    """Learns to order images from judged pairs.
+
+    Class attributes:
+        learns: False for a baseline that need not beat chance on a toy.
+        seeded: False where results do not depend on the seed: one cell then serves all seeds.
+    """
+
+    learns: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
+
+    def fit(self, images: Images, pairs: Pairs, run: Run) -> Self:
+        """Learn from training images and pairs only. Returns self."""
+        raise NotImplementedError(f"{type(self).__name__} defines no fit")
+
+    def score(self, images: Images, run: Run) -> Floats:
+        """(n,) float64, higher shows more of the attribute."""
+        raise NotImplementedError(f"{type(self).__name__} defines no score")
+
+    def compare(self, images: Images, pairs: Pairs, run: Run) -> Floats:
+        """(m,) margins, left's lead. Override only if both images must be seen together; `pairs` has no labels."""
+        scores = self.score(images, run)
+        return scores[pairs.left] - scores[pairs.right]
+
+    def needs_images(self) -> bool:
+        """Whether pixels are read, from the parameters; False for rows that use only inputs."""
+        return True
+
+    def locate(self, images: Images, run: Run) -> list[list[tuple[str, tuple[float, float, float, float]]]]:
+        """Per image, labeled boxes (left, top, right, bottom) in [0, 1] of width and height."""
+        raise NotApplicable(f"{type(self).__name__} locates nothing")
+
+    def embed(self, images: Images, run: Run) -> NDArray[np.float32]:
+        """(n, d) activations before the last layer."""
+        raise NotApplicable(f"{type(self).__name__} has no embedding")
+
+    def export_onnx(self, path: Path) -> None:
+        """Write the fitted scorer as an ONNX file."""
+        raise NotApplicable(f"{type(self).__name__} cannot be exported to ONNX")
+
+
+class Feature(Learner):
+    """Turns images into vectors, once per image.
+
+    Class attributes:
+        batch_size: `extract` always gets this many images (the last batch is padded), so that neighbours do not matter.
+        by_name: the images keep their names, for matching vectors made elsewhere.
+        uses: columns its `fit` reads.
+    """
+
+    batch_size: ClassVar[int] = 16
+    by_name: ClassVar[bool] = False
+    uses: ClassVar[tuple[str, ...]] = ()
+
+    def fit(self, images: Images, run: Run) -> Self:
+        """Learn from training images (a dictionary, say). Left out by a feature that learns nothing."""
+        return self
+
+    def extract(self, images: Images, run: Run) -> NDArray[np.float32]:
+        """(n, d) float32, one row an image; finite."""
+        raise NotImplementedError(f"{type(self).__name__} defines no extract")
+
+    @classmethod
+    def learned(cls) -> bool:
+        """Whether it has a `fit` of its own."""
+        return cls.fit is not Feature.fit
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a metric sees of one test set.
+
+    Attributes:
+        margins: (n,) float64, left's lead. labels: (n,) int8 in {+1, 0, -1}. weights: (n,) float64 or None.
+        scores: (k,) float64 image scores, or None where the ranker compares pairs.
+        targets: (k,) float64, the images' `score` column in the same order, or None.
+    """
+
+    margins: Floats
+    labels: NDArray[np.int8]
+    weights: Floats | None = None
+    scores: Floats | None = None
+    targets: Floats | None = None
+
+
+class Metric:
+    """A pure function of what was judged, in natural units.
+
+    Class attributes:
+        percent: whether a table shows it times 100. higher_is_better: which way is better. decimals: shown digits.
+    """
+
+    version: ClassVar[str] = "1"
+    percent: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool] = True
+    decimals: ClassVar[int] = 3
+
+    def __call__(self, judged: Judged) -> float:
+        """The value. Raises NotApplicable where it is not defined."""
+        raise NotImplementedError(f"{type(self).__name__} defines no value")

@@ -1,0 +1,209 @@
+"""Problem: one ordering to learn, checked when built and unchanging after.
+
+A problem given by a dataset lists its images and pairs in any order. The core works on its *canonical form*: images in
+digest order, each pair with the lower index left, pairs sorted, so that equal content means equal fingerprint. What a
+plugin is handed is a view of that form without anything it must not learn, its pairs' sides swapped by a coin that
+depends on the two images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankbench.errors import DataError, NotApplicable
+from rankbench.images import Array, DigestMemo, Images, Ints, array_bytes, digest_of, digest_order
+from rankbench.pairs import Pairs, coin, indices, sorted_pairs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One ordering to learn.
+
+    Args:
+        images: all images the pairs speak of.
+        train: judged training pairs, or None where there is only data for a category network.
+        tests: named test pairs; one Pairs alone is named "test".
+        facets: where the problem sits, such as {"attribute": "open", "split": 3}; JSON scalars.
+        train_images: rows of further training images, without pairs (regression on scores uses them).
+        overlap: why an image may be in training and in a test; without a reason that is an error. Marks the table.
+
+    Raises: DataError for a pair that names no image, an empty split, a test of ties only, shared images.
+    """
+
+    images: Images
+    train: Pairs | None = None
+    tests: Mapping[str, Pairs] = field(default_factory=dict)
+    facets: Mapping[str, Any] = field(default_factory=dict)
+    train_images: Array | None = None
+    overlap: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        tests = {"test": self.tests} if isinstance(self.tests, Pairs) else dict(self.tests)
+        object.__setattr__(self, "tests", MappingProxyType(tests))
+        object.__setattr__(self, "facets", MappingProxyType(dict(self.facets)))
+        rows = np.zeros(0, np.int64) if self.train_images is None else indices(self.train_images, "train_images")
+        object.__setattr__(self, "train_images", np.unique(rows))
+        for name, pairs in self._splits():
+            self._check_split(name, pairs)
+        if len(rows) and int(rows.max()) >= len(self.images):
+            raise DataError(f"{self.where}: train_images names image {int(rows.max())} of {len(self.images)}.")
+        for key, value in self.facets.items():
+            if not isinstance(value, str | int | float | bool):
+                raise DataError(f"{self.where}: facet {key!r} is {type(value).__name__}; use a string or a number.")
+        self._check_overlap()
+
+    @property
+    def where(self) -> str:
+        """`problem attribute=open, split=3`, for messages."""
+        return ("problem " + ", ".join(f"{k}={v}" for k, v in self.facets.items())) if self.facets else "problem"
+
+    def _splits(self) -> list[tuple[str, Pairs]]:
+        train = [("train", self.train)] if self.train is not None else []
+        return [*train, *((f"test {name!r}", pairs) for name, pairs in self.tests.items())]
+
+    def _check_split(self, name: str, pairs: Pairs) -> None:
+        if not len(pairs):
+            raise DataError(f"{self.where}: {name} has no pairs. Give it some, or leave the split out.")
+        highest = max(int(pairs.left.max()), int(pairs.right.max()))
+        if highest >= len(self.images):
+            row = int(np.flatnonzero((pairs.left == highest) | (pairs.right == highest))[0])
+            raise DataError(f"{self.where}: {name}, pair {row} names image {highest}; there are {len(self.images)}.")
+        if name != "train" and not pairs.ordered.any():
+            raise DataError(f"{self.where}: {name} has {len(pairs)} pairs and every one is a tie; accuracy needs order.")
+
+    def _check_overlap(self) -> None:
+        if self.overlap is not None:
+            return
+        training = self.rows_of(self.train)
+        training[self.train_images] = True
+        for name, pairs in self.tests.items():
+            shared = np.flatnonzero(training & self.rows_of(pairs))
+            if len(shared):
+                example = self.images.names[shared[0]] if self.images.names else shared[0]
+                raise DataError(
+                    f"{self.where}: {len(shared)} images are in training and in test {name!r} (first: {example}). "
+                    'Split by image, or give the problem a reason: overlap = "…".'
+                )
+
+    def rows_of(self, pairs: Pairs | None) -> NDArray[np.bool_]:
+        """(images,) which images the pairs touch."""
+        touched = np.zeros(len(self.images), bool)
+        if pairs is not None:
+            touched[pairs.left] = touched[pairs.right] = True
+        return touched
+
+    def training_rows(self) -> Ints:
+        """Rows of the training images: those of the pairs, those of `train_images`, or all where there are no pairs."""
+        touched = self.rows_of(self.train)
+        touched[self.train_images] = True
+        if self.train is None and not self.tests and not len(self.train_images or ()):
+            touched[:] = True
+        return np.flatnonzero(touched)
+
+    def test_rows(self) -> Ints:
+        """Rows of every image some test speaks of."""
+        touched = np.zeros(len(self.images), bool)
+        for pairs in self.tests.values():
+            touched |= self.rows_of(pairs)
+        return np.flatnonzero(touched)
+
+
+    # -- canonical form
+
+    def canonical(self, memo: DigestMemo | None = None) -> Problem:
+        """The same problem with images in digest order, the lower index left, pairs sorted, unused images gone.
+
+        Training images whose bytes equal a test image's are removed with their pairs, unless `overlap` says why not.
+        """
+        images = self.images.with_digests(memo)
+        problem, removed = self._without_copies(images)
+        used = np.union1d(problem.training_rows(), problem.test_rows())
+        order = used[digest_order(images.digests[used], lambda rows: problem._ties(used[rows]))]
+        position = np.full(len(images), -1, np.int64)
+        position[order] = np.arange(len(order))
+        note = f"{removed} training images with the bytes of a test image were removed with their pairs"
+        return Problem(
+            images.take(order),
+            None if problem.train is None else sorted_pairs(problem.train.reindexed(position), len(order)),
+            {name: sorted_pairs(pairs.reindexed(position), len(order)) for name, pairs in problem.tests.items()},
+            problem.facets,
+            position[problem.train_images],
+            problem.overlap,
+            (*problem.notes, note) if removed else problem.notes,
+        )
+
+    def _without_copies(self, images: Images) -> tuple[Problem, int]:
+        if self.overlap is not None or not self.tests:
+            return self, 0
+        whole = np.ascontiguousarray(images.digests).view("V32").ravel()
+        training, testing = self.training_rows(), self.test_rows()
+        tested = {bytes(d) for d in whole[testing]}
+        copies = np.array([row for row in training if bytes(whole[row]) in tested], dtype=np.int64)
+        if not len(copies):
+            return self, 0
+        train = self.train
+        if train is not None:
+            train = train.take(~(np.isin(train.left, copies) | np.isin(train.right, copies)))
+            if not len(train):
+                raise DataError(f"{self.where}: every training pair has an image whose bytes are in a test.")
+        return replace(self, train=train, train_images=np.setdiff1d(self.train_images, copies)), len(copies)
+
+    def _ties(self, rows: Ints) -> list[bytes]:
+        """What tells images of equal bytes apart without using names or order: their columns and their judgements."""
+        digests = self.images.digests
+        keys = []
+        for row in rows:
+            parts = [array_bytes(v[row]) for arrays in (self.images.columns, self.images.inputs) for v in arrays.values()]
+            for name, pairs in self._splits():
+                told = []
+                for side, other, sign in ((pairs.left, pairs.right, 1), (pairs.right, pairs.left, -1)):
+                    for p in np.flatnonzero(side == row):
+                        told.append(digests[other[p]].tobytes() + bytes([1 + sign * int(pairs.judgement[p])]))
+                parts += [name.encode(), *sorted(told)]
+            keys.append(digest_of(parts).encode())
+        return keys
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of a canonical problem: contents, columns, inputs, EXIF policy, training and tests; no paths."""
+        parts = [self.images.fingerprint, "" if self.train is None else self.train.digest]
+        parts += [part for name in sorted(self.tests) for part in (name, self.tests[name].digest)]
+        parts += [digest_of([array_bytes(self.train_images)]) if self.train_images is not None else ""]
+        return digest_of(part.encode() for part in [*parts, self.overlap or ""])
+
+    # -- what a plugin is handed (from a canonical problem)
+
+    def training(self, lost: NDArray[np.bool_] | None = None, inputs: Iterable[str] = ()) -> tuple[Images, Pairs]:
+        """Images and pairs for `fit`: no names, sides by the coin, without the `lost` images."""
+        if self.train is None:
+            raise NotApplicable("the problem has no training pairs")
+        rows, pairs = self.training_rows(), self.train
+        if lost is not None and lost.any():
+            rows, pairs = rows[~lost[rows]], pairs.take(~(lost[pairs.left] | lost[pairs.right]))
+        position = np.full(len(self.images), -1, np.int64)
+        position[rows] = np.arange(len(rows))
+        pairs = pairs.swapped(coin(self.images.digests, pairs)).reindexed(position)
+        given = [name for name in inputs if name in self.images.inputs]
+        return self.images.take(rows, names=False, inputs=given), self._declared(pairs, inputs)
+
+    @staticmethod
+    def _declared(pairs: Pairs, inputs: Iterable[str]) -> Pairs:
+        kept = Pairs._with(pairs, slice(None), pairs.left, pairs.right, pairs.label)
+        kept.inputs = MappingProxyType({k: v for k, v in pairs.inputs.items() if k in set(inputs)})
+        return kept
+
+    def judged(self, lost: NDArray[np.bool_] | None = None, inputs: Iterable[str] = ()) -> tuple[Images, Ints]:
+        """Images for `score`, without columns or names, and their rows."""
+        rows = self.test_rows()
+        if lost is not None:
+            rows = rows[~lost[rows]]
+        given = [name for name in inputs if name in self.images.inputs]
+        return self.images.take(rows, names=False, columns=(), inputs=given), rows
