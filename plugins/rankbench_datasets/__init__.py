@@ -1,0 +1,13 @@
+"""First-party datasets: one file each, with its file format, protocol and citation."""
+
+import rankbench
+
+
+@rankbench.hookimpl
+def rankbench_datasets():
+    return {
+        "elpv": "rankbench_datasets.elpv:Elpv",
+        "osr": "rankbench_datasets.osr:Osr",
+        "shapes": "rankbench_datasets.shapes:Shapes",
+        "manifest": "rankbench_datasets.manifest:Manifest",
+    }

@@ -1,0 +1,13 @@
+"""First-party features: one file each."""
+
+import rankbench
+
+
+@rankbench.hookimpl
+def rankbench_features():
+    return {
+        "hog": "rankbench_features.hog:Hog",
+        "gist": "rankbench_features.gist:Gist",
+        "color-histogram": "rankbench_features.color_histogram:ColorHistogram",
+        "lbp": "rankbench_features.lbp:Lbp",
+    }
