@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rankbench.errors import MissingData as MissingData
     from rankbench.errors import NotApplicable as NotApplicable
     from rankbench.errors import RankbenchError as RankbenchError
+    from rankbench.hooks import hookimpl as hookimpl
     from rankbench.images import Images as Images
     from rankbench.pairs import Pairs as Pairs
     from rankbench.plugin import Dataset as Dataset
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from rankbench.plugin import Resources as Resources
     from rankbench.plugin import Run as Run
     from rankbench.plugin import added_later as added_later
-    from rankbench.plugin import hookimpl as hookimpl
     from rankbench.problem import Problem as Problem
 
 HOME = {
+    "hooks": ("hookimpl",),
     "errors": ("DataError", "MissingData", "NotApplicable", "RankbenchError"),
     "images": ("Images",),
     "pairs": ("Pairs",),
@@ -38,17 +39,12 @@ HOME = {
     ),
 }  # fmt: skip
 WHERE = {name: module for module, names in HOME.items() for name in names}
-__all__ = sorted([*WHERE, "hookimpl"])
+__all__ = sorted(WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "hookimpl":  # all that a listing needs of a plugin package: no NumPy
-        import pluggy
-
-        value: Any = pluggy.HookimplMarker("rankbench")
-    elif name in WHERE:
-        value = getattr(import_module(f"rankbench.{WHERE[name]}"), name)
-    else:
+    if name not in WHERE:
         raise AttributeError(f"module 'rankbench' has no attribute {name!r}")
+    value = getattr(import_module(f"rankbench.{WHERE[name]}"), name)
     globals()[name] = value
     return value

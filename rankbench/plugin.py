@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
-import pluggy
 from numpy.typing import NDArray
 
 from rankbench.errors import DataError, NotApplicable
@@ -25,30 +24,6 @@ from rankbench.problem import Problem
 
 Floats = NDArray[np.float64]
 State = dict[str, Any]
-
-hookspec = pluggy.HookspecMarker("rankbench")
-hookimpl = pluggy.HookimplMarker("rankbench")
-
-
-class Hooks:
-    """The four hooks. Each returns {"kebab-case-name": class or "package.module:Class"}."""
-
-    @hookspec
-    def rankbench_datasets(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
-        """Datasets this package brings."""
-
-    @hookspec
-    def rankbench_rankers(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
-        """Rankers this package brings."""
-
-    @hookspec
-    def rankbench_metrics(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
-        """Metrics this package brings."""
-
-    @hookspec
-    def rankbench_features(self) -> Mapping[str, type | str]:  # type: ignore[empty-body]
-        """Features this package brings."""
-
 
 # ------------------------------------------------------------------------------------------------------ parameters
 
@@ -229,7 +204,7 @@ class Dataset:
 
     def needs(self, root: Path) -> list[Need]:
         """Paths looked for, found or not, and where to get them."""
-        return [Need(root, root.exists(), self.get)]
+        return [] if self.folder == "" else [Need(root, root.exists(), self.get)]
 
 
 # ---------------------------------------------------------------------------------------------------------- learner

@@ -1,0 +1,190 @@
+"""Features and decoded images, computed once per image, kept in folders of chunks and memory-mapped.
+
+A row store is a folder of chunk folders, each holding rows and the ids (32-byte digests) of the images they belong to.
+Chunks are renamed into place, so a kill loses at most one; one process fills a store at a time and the others wait.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankbench.errors import DataError
+from rankbench.files import once, write_folder
+from rankbench.images import Images, Ints
+
+Fit = Literal["stretch", "crop", "long-side"]
+CHUNK_BYTES = 32 * 2**20
+
+
+class RowStore:
+    """Rows of one kind (a feature, pixels of one size), one an image id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._chunks: dict[str, NDArray[Any]] = {}
+        self._index: dict[bytes, tuple[int, int]] = {}  # id to chunk and row
+
+    def refresh(self) -> None:
+        """Take in chunks that were added since."""
+        for path in sorted(self.folder.glob("*/ids.npy")):
+            chunk = path.parent
+            if chunk.name in self._chunks or chunk.name.startswith("."):
+                continue
+            number = len(self._chunks)
+            self._chunks[chunk.name] = np.load(chunk / "rows.npy", mmap_mode="r")
+            self._index.update((key, (number, row)) for row, key in enumerate(keys(np.load(path))))
+
+    def missing(self, ids: NDArray[np.uint8]) -> Ints:
+        """Positions of the ids without a row; of equal ids only the first."""
+        first: dict[bytes, int] = {}
+        for position, key in enumerate(keys(ids)):
+            if key not in self._index:
+                first.setdefault(key, position)
+        return np.array(list(first.values()), dtype=np.int64)
+
+    def fill(self, ids: NDArray[np.uint8], compute: Callable[[Ints], Iterator[NDArray[Any]]]) -> None:
+        """Make sure every id has a row. `compute(missing)` yields rows, in order, in batches."""
+
+        def complete() -> bool:
+            self.refresh()
+            return not len(self.missing(ids))
+
+        def work() -> None:
+            missing = self.missing(ids)
+            self._store(ids[missing], compute(missing))
+
+        once(self.folder / "claim", complete, work)
+
+    def _store(self, ids: NDArray[np.uint8], batches: Iterator[NDArray[Any]]) -> None:
+        waiting: list[NDArray[Any]] = []
+        begin = end = size = 0
+        for batch in batches:
+            waiting.append(batch)
+            end += len(batch)
+            size += batch.nbytes
+            if size >= CHUNK_BYTES:
+                self._store_chunk(ids[begin:end], waiting)
+                waiting, begin, size = [], end, 0
+        if waiting:
+            self._store_chunk(ids[begin:end], waiting)
+
+    def _store_chunk(self, ids: NDArray[np.uint8], batches: list[NDArray[Any]]) -> None:
+        rows = np.concatenate(batches)
+
+        def write(draft: Path) -> None:
+            np.save(draft / "rows.npy", rows)
+            np.save(draft / "ids.npy", ids)
+
+        write_folder(self.folder / uuid.uuid4().hex, write)
+
+    def rows(self, ids: NDArray[np.uint8], normalize: bool = False) -> StoredRows:
+        """A view of the rows of these ids, all of which must be there."""
+        return StoredRows(list(self._chunks.values()), np.array([self._index[key] for key in keys(ids)]), normalize)
+
+
+def keys(ids: NDArray[np.uint8]) -> list[bytes]:
+    whole = np.ascontiguousarray(ids).tobytes()
+    return [whole[at : at + 32] for at in range(0, len(whole), 32)]
+
+
+class StoredRows:
+    """Rows over memory-mapped chunks, read when indexed; L2-normalised on the way out if asked for."""
+
+    def __init__(self, chunks: list[NDArray[Any]], where: NDArray[np.int64], normalize: bool) -> None:
+        self._chunks, self._where, self._normalize = chunks, where, normalize
+        first = chunks[int(where[0, 0])] if len(where) else np.zeros((0, 0), np.float32)
+        self.shape: tuple[int, ...] = (len(where), *first.shape[1:])
+        self.dtype: np.dtype[Any] = first.dtype
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        where = self._where[rows]
+        if where.ndim == 1:
+            return self._normalized(np.array(self._chunks[where[0]][where[1]])[None])[0]
+        out = np.empty((len(where), *self.shape[1:]), self.dtype)
+        for chunk in np.unique(where[:, 0]):
+            mask = where[:, 0] == chunk
+            out[mask] = self._chunks[chunk][where[mask, 1]]
+        return self._normalized(out)
+
+    def _normalized(self, rows: NDArray[Any]) -> NDArray[Any]:
+        if not self._normalize:
+            return rows
+        length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+        return rows / np.where(length > 0, length, 1)[:, None].astype(rows.dtype)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+        """Consecutive blocks of at most `rows` rows."""
+        for begin in range(0, len(self), rows):
+            yield self[begin : begin + rows]
+
+
+class SideBySide:
+    """Several row views with equal length as one wide one."""
+
+    def __init__(self, parts: Sequence[StoredRows]) -> None:
+        self._parts = list(parts)
+        self.shape: tuple[int, ...] = (len(parts[0]), sum(part.shape[1] for part in parts))
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        return np.concatenate([part[rows] for part in self._parts], axis=-1)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+        """Consecutive blocks of at most `rows` rows."""
+        for begin in range(0, len(self), rows):
+            yield self[begin : begin + rows]
+
+
+def resize(pixels: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
+    """(size, size, 3) uint8 by Pillow's antialiased bilinear filter.
+
+    "stretch" ignores the aspect; "crop" scales the short side and cuts the center; "long-side" scales the long side
+    and centers the image on black.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(np.asarray(pixels))
+    if fit == "stretch":
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    width, height = image.size
+    scale = size / (min(width, height) if fit == "crop" else max(width, height))
+    image = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
+    width, height = image.size
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def decoded(images: Images, size: int, fit: Fit, threads: int) -> Callable[[Ints], Iterator[NDArray[np.uint8]]]:
+    """Computes rows of a pixel store: images decoded and resized, 64 at a time, on several threads."""
+    if fit not in ("stretch", "crop", "long-side"):
+        raise DataError(f"pixels: fit is 'stretch', 'crop' or 'long-side', not {fit!r}.")
+    if size < 1:
+        raise DataError(f"pixels: size must be at least 1, not {size}.")
+
+    def compute(rows: Ints) -> Iterator[NDArray[np.uint8]]:
+        from joblib import Parallel, delayed
+
+        with Parallel(n_jobs=threads, backend="threading") as parallel:
+            for begin in range(0, len(rows), 64):
+                batch = rows[begin : begin + 64]
+                yield np.stack(parallel(delayed(lambda row: resize(images[int(row)], size, fit))(row) for row in batch))
+
+    return compute

@@ -1,0 +1,291 @@
+"""Datasets by name: what they need, their facets, their canonical problems, and a memo so that a second plan reads nothing.
+
+The memo lies in the cache and may be deleted at any time. Digests of files are remembered by path, size, modification
+time and inode; a problem's summary by the dataset's source and parameters, the facets, and the state of what it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankbench.cell import CORE_RESULTS, TestSet, key_of
+from rankbench.errors import DataError, MissingData, PluginError, RankbenchError
+from rankbench.files import read_json, write_file, write_folder
+from rankbench.images import file_digests
+from rankbench.plugin import Dataset, Need
+from rankbench.problem import Problem
+from rankbench.registry import Registry, plain
+from rankbench.services import Fitting
+
+WALK_LIMIT = 100_000  # files of a needed folder whose state is looked at one by one
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """A dataset as a benchmark names it. The folder says where to look and is part of no key."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+
+    @classmethod
+    def parse(cls, table: Mapping[str, Any]) -> DatasetChoice:
+        """From a TOML table {name, folder, parameters…}."""
+        rest = {key: plain(value) for key, value in table.items() if key not in ("name", "folder")}
+        return cls(str(table["name"]), rest, table.get("folder"))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Name and parameters, without the folder."""
+        return {"name": self.name, "parameters": dict(self.parameters)}
+
+    @property
+    def label(self) -> str:
+        """`osr` or `manifest (folder=shoes)`, for messages."""
+        rest = [f"{k}={v}" for k, v in ({"folder": self.folder} if self.folder else {} | dict(self.parameters)).items()]
+        return f"{self.name} ({', '.join(rest)})" if rest else self.name
+
+
+class Data:
+    """Loads datasets from one data root with one cache."""
+
+    def __init__(self, registry: Registry, root: Path, cache: Path) -> None:
+        self.registry, self.root, self.cache = registry, root, cache
+        self.memo = FileMemo(cache / "digests")
+        self._datasets: dict[str, Dataset] = {}
+        self._state: dict[str, str] = {}
+        self._last: tuple[str, Problem] | None = None
+
+    def dataset(self, choice: DatasetChoice) -> Dataset:
+        """The dataset plugin with its parameters."""
+        key = key_of(choice.description)
+        if key not in self._datasets:
+            dataset = self.registry.build("datasets", choice.name, choice.parameters)
+            if not isinstance(dataset, Dataset):
+                raise PluginError(f"{self.registry.find('datasets', choice.name)}: its class must inherit rankbench.Dataset.")
+            self._datasets[key] = dataset
+        return self._datasets[key]
+
+    def folder(self, choice: DatasetChoice) -> Path:
+        """Where the dataset's files lie."""
+        default = self.dataset(choice).folder
+        return self.root / (choice.folder or (choice.name if default is None else default))
+
+    def needs(self, choice: DatasetChoice) -> list[Need]:
+        """What it looks for."""
+        with blaming(self.registry, choice):
+            return list(self.dataset(choice).needs(self.folder(choice)))
+
+    def missing(self, choice: DatasetChoice, pixels: bool = True) -> list[Need]:
+        """What is not there; without `pixels` only what a row needs that reads none."""
+        return [need for need in self.needs(choice) if not need.found and (pixels or not need.images)]
+
+    def facets(self, choice: DatasetChoice) -> list[dict[str, Any]] | None:
+        """Facets of every problem; None where they cannot be known without data that is missing."""
+        dataset = self.dataset(choice)
+        fixed = type(dataset).facets is not Dataset.facets
+        if not fixed and self.missing(choice, pixels=False):
+            return None
+        if fixed:
+            with blaming(self.registry, choice):
+                return [dict(facets) for facets in dataset.facets(self.folder(choice))]
+        path = self._memo_path(choice, {"facets": True})
+        if not path.exists():
+            with blaming(self.registry, choice):
+                write_file(path, json.dumps(dataset.facets(self.folder(choice))))
+        return list(read_json(path))
+
+    def problem(self, choice: DatasetChoice, facets: Mapping[str, Any], pixels: bool = True) -> Problem:
+        """A canonical problem; with `pixels` false its images stand for their names alone."""
+        key = key_of({"dataset": choice.description, "folder": choice.folder, "facets": dict(facets), "pixels": pixels})
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        lacking = self.missing(choice, pixels)
+        if lacking:
+            raise MissingData(missing_message(choice, lacking))
+        with blaming(self.registry, choice):
+            problem = self.dataset(choice).problem(self.folder(choice), facets)
+            if not isinstance(problem, Problem):
+                raise PluginError(f"problem() gave {type(problem).__name__}, not a rankbench.Problem")
+            if not pixels:
+                problem = _by_name(problem)
+            problem = problem.canonical(self.memo)
+        self._last = (key, problem)
+        return problem
+
+    def summary(self, choice: DatasetChoice, facets: Mapping[str, Any], pixels: bool = True) -> dict[str, Any]:
+        """What planning needs to know of a problem, remembered: fingerprint, sizes, digests for learned features."""
+        path = self._memo_path(choice, {"facets": dict(facets), "pixels": pixels})
+        if path.exists():
+            return dict(read_json(path))
+        problem = self.problem(choice, facets, pixels)
+        tests = {}
+        for name, pairs in problem.tests.items():
+            test = TestSet.of(problem, name)[0]
+            tests[name] = {"digest": test.digest, "pairs": len(pairs), "ordered": int(pairs.ordered.sum()), "images": len(test.digests)}
+        summary = {
+            "fingerprint": problem.fingerprint,
+            "tests": tests,
+            "train": {"images": len(problem.training_rows()), "pairs": 0 if problem.train is None else len(problem.train)},
+            "fitting": self.fitting(problem).parts(),
+            "overlap": problem.overlap,
+            "notes": list(problem.notes),
+        }
+        write_file(path, json.dumps(summary))
+        return summary
+
+    def fitting(self, problem: Problem, lost: NDArray[np.bool_] | None = None) -> Fitting:
+        """Training images of a problem, for a learned feature."""
+        rows = problem.training_rows()
+        return Fitting(problem.images.take(rows if lost is None else rows[~lost[rows]]))
+
+    def fitting_on(self, on: Mapping[str, Any], problem: Problem) -> Fitting:
+        """Training images of another dataset, less every image of this problem's tests."""
+        choice = DatasetChoice.parse(on)
+        tested = {d.tobytes() for d in problem.images.digests[problem.test_rows()]}
+        found = [self.problem(choice, facets) for facets in self.facets(choice) or [{}]]
+        images = found[0].images
+        rows = found[0].training_rows()
+        if len(found) > 1:
+            raise DataError(f"fit_on: dataset {choice.label} has {len(found)} problems; choose one by its parameters.")
+        keep = np.array([images.digests[row].tobytes() not in tested for row in rows], dtype=bool)
+        if not keep.any():
+            raise DataError(f"fit_on: dataset {choice.label} has no image that is not in a test of the problem at hand.")
+        return Fitting(images.take(rows[keep]))
+
+    def fitting_on_parts(self, on: Mapping[str, Any], choice: DatasetChoice, facets: Mapping[str, Any], pixels: bool) -> dict[str, Any]:
+        """`fitting_on(…).parts()`, remembered."""
+        other = DatasetChoice.parse(on)
+        mine = self.summary(choice, facets, pixels)["fingerprint"]
+        theirs = [self.summary(other, f)["fingerprint"] for f in self.facets(other) or [{}]]
+        path = self.cache / "problems" / f"{key_of({'fit_on': theirs, 'problem': mine})}.json"
+        if not path.exists():
+            parts = self.fitting_on(on, self.problem(choice, facets, pixels)).parts()
+            write_file(path, json.dumps(parts))
+        return dict(read_json(path))
+
+    def _memo_path(self, choice: DatasetChoice, about: Mapping[str, Any]) -> Path:
+        folder = str(self.folder(choice))
+        if folder + choice.name + str(choice.parameters) not in self._state:
+            paths = [need.path for need in self.needs(choice)]
+            self._state[folder + choice.name + str(choice.parameters)] = key_of({"state": [state_of(path) for path in paths]})
+        parts = {
+            "core_results": CORE_RESULTS,
+            "dataset": choice.description,
+            "source": self.registry.source("datasets", choice.name),
+            "folder": folder,
+            "state": self._state[folder + choice.name + str(choice.parameters)],
+            **about,
+        }
+        return self.cache / "problems" / f"{key_of(parts)}.json"
+
+
+def _by_name(problem: Problem) -> Problem:
+    from dataclasses import replace
+
+    return replace(problem, images=problem.images.by_name())
+
+
+def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
+    """Which paths were looked for, and where to get them."""
+    lines = [f"  {need.path}" + (f"\n    {need.get}" if need.get else "") for need in lacking]
+    return f"dataset {choice.label}: not found:\n" + "\n".join(lines)
+
+
+class blaming:
+    """Gives errors that come out of a dataset the dataset's name and package."""
+
+    def __init__(self, registry: Registry, choice: DatasetChoice) -> None:
+        self.registry, self.choice = registry, choice
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, MissingData | PluginError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, RankbenchError):
+            raise type(error)(f"dataset {self.choice.label}: {error}") from error
+        plugin = self.registry.find("datasets", self.choice.name)
+        raise PluginError(f"{plugin} failed: {type(error).__name__}: {error}") from error
+
+
+def state_of(path: Path) -> Any:
+    """What tells whether a file or a folder's files changed: sizes, times, inodes; None if it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    own = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    if not path.is_dir():
+        return own
+    found, waiting = [], [str(path)]
+    while waiting and len(found) < WALK_LIMIT:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                else:
+                    there = entry.stat()
+                    found.append((entry.path, there.st_size, there.st_mtime_ns, there.st_ino))
+    return [own, sorted(found)]
+
+
+class FileMemo:
+    """Content digests of files, remembered in small files that are only ever added."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, bytes] = {}
+        self._read: set[str] = set()
+
+    def digests(self, paths: Sequence[Path]) -> NDArray[np.uint8]:
+        """(n, 32) uint8 sha-256 of each file."""
+        self._refresh()
+        keys = [self._key(path) for path in paths]
+        unknown = [row for row, key in enumerate(keys) if key not in self._known]
+        fresh = file_digests([paths[row] for row in unknown])
+        old_enough = time.time_ns() - 2_000_000_000  # a file written just now may change again within its time stamp
+        remembered = {}
+        for row, digest in zip(unknown, fresh, strict=True):
+            self._known[keys[row]] = digest.tobytes()
+            if int(keys[row].split("|")[1] or 0) < old_enough:
+                remembered[keys[row]] = digest
+        if remembered:
+            self._store(remembered)
+        found = b"".join(self._known[key] for key in keys)
+        return np.frombuffer(found, np.uint8).reshape(-1, 32)
+
+    @staticmethod
+    def _key(path: Path) -> str:
+        try:
+            stat = os.stat(path)
+        except OSError:
+            return f"{path}||"
+        return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}|{os.path.abspath(path)}"
+
+    def _refresh(self) -> None:
+        for chunk in self.folder.glob("*/keys.npy"):
+            name = chunk.parent.name
+            if name in self._read or name.startswith("."):
+                continue
+            rows = np.load(chunk.parent / "digests.npy")
+            self._known.update(zip(np.load(chunk).tolist(), (row.tobytes() for row in rows), strict=True))
+            self._read.add(name)
+
+    def _store(self, remembered: Mapping[str, NDArray[np.uint8]]) -> None:
+        def write(draft: Path) -> None:
+            np.save(draft / "keys.npy", np.array(list(remembered)))
+            np.save(draft / "digests.npy", np.stack(list(remembered.values())))
+
+        write_folder(self.folder / uuid.uuid4().hex, write)

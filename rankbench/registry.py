@@ -1,0 +1,288 @@
+"""Finds plugins through entry points, each on its own, and builds them by name and parameters.
+
+A package that does not load, a misspelt hook or a name claimed twice costs a warning line that names the package; it
+is an error only where a benchmark needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import pluggy
+
+from rankbench.errors import BenchmarkError, PluginError, did_you_mean
+from rankbench.source import source_digest, summary
+
+KINDS = ("datasets", "rankers", "metrics", "features")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One named plugin: which package brings it, and its class, perhaps not imported yet."""
+
+    kind: str
+    name: str
+    target: type | str
+    distribution: str
+    distribution_version: str
+    packages: frozenset[str]
+
+    @property
+    def module(self) -> str:
+        """Module of the class."""
+        return self.target.partition(":")[0] if isinstance(self.target, str) else self.target.__module__
+
+    @property
+    def qualname(self) -> str:
+        """Name of the class in its module."""
+        return self.target.partition(":")[2] if isinstance(self.target, str) else self.target.__qualname__
+
+    @property
+    def summary(self) -> str:
+        """First line of the class's docstring."""
+        return summary(self.module, self.qualname)
+
+    @property
+    def source(self) -> str:
+        """Digest of the source it is made of."""
+        return source_digest(self.module, self.packages)
+
+    def load(self) -> type:
+        """The class, imported. PluginError names the package if it does not import."""
+        if not isinstance(self.target, str):
+            return self.target
+        try:
+            found = getattr(import_module(self.module), self.qualname)
+        except Exception as error:
+            last = traceback.format_exception_only(error)[-1].strip()
+            raise PluginError(f"{self}: {self.target} cannot be imported ({last}).") from error
+        if not isinstance(found, type):
+            raise PluginError(f"{self}: {self.target} is not a class.")
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.kind[:-1]} {self.name!r} of package {self.distribution}"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What is wrong with a package's plugins, and which names it would have brought where that is known."""
+
+    distribution: str
+    entry_point: str
+    message: str
+    details: str = ""
+    names: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass
+class Registry:
+    """All plugins of this installation."""
+
+    plugins: dict[tuple[str, str], Plugin] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+    owners: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def installed(cls) -> Registry:
+        """Every plugin found through the entry-point group `rankbench`."""
+        registry = cls()
+        for point in sorted(metadata.entry_points(group="rankbench"), key=lambda p: (p.dist.name if p.dist else "", p.name)):
+            name = point.dist.name if point.dist else point.value
+            version = point.dist.version if point.dist else ""
+            try:
+                loaded = point.load()
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                last = traceback.format_exception_only(error)[-1].strip()
+                registry.broken.append(Broken(name, point.name, f"does not import: {last}", traceback.format_exc()))
+                continue
+            registry.add(loaded, name, version, point.name, own_packages(point))
+        return registry
+
+    def add(
+        self, plugin: Any, distribution: str, version: str = "", entry_point: str = "", packages: frozenset[str] = frozenset()
+    ) -> None:
+        """Register one module or object that implements hooks."""
+        entry_point = entry_point or getattr(plugin, "__name__", type(plugin).__name__)
+        try:
+            check_hooks(plugin)
+            found = call_hooks(plugin)
+        except Exception as error:
+            details = "" if isinstance(error, PluginError) else traceback.format_exc()
+            self.broken.append(Broken(distribution, entry_point, str(error), details))
+            return
+        for (kind, name), target in found.items():
+            self._claim(Plugin(kind, name, target, distribution, version, packages | {entry_top(plugin)}), entry_point)
+
+    def _claim(self, plugin: Plugin, entry_point: str) -> None:
+        key = (plugin.kind, plugin.name)
+        owners = self.owners.setdefault(key, [])
+        owners.append(plugin.distribution)
+        if len(owners) == 1:
+            self.plugins[key] = plugin
+            return
+        self.plugins.pop(key, None)
+        both = " and ".join(repr(owner) for owner in sorted(owners))
+        message = f"{plugin.kind[:-1]} {plugin.name!r} is brought by {both}; uninstall one, or ask its author to rename it"
+        self.broken.append(Broken(plugin.distribution, entry_point, message, names=frozenset([key])))
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the usable plugins of one kind."""
+        return sorted(name for of, name in self.plugins if of == kind)
+
+    def find(self, kind: str, name: str) -> Plugin:
+        """The plugin of that kind and name. BenchmarkError with a suggestion, or PluginError if it is a broken one."""
+        plugin = self.plugins.get((kind, name))
+        if plugin is not None:
+            return plugin
+        for broken in reversed(self.broken):
+            if (kind, name) in broken.names:
+                raise PluginError(f"{broken.message}.")
+        known = self.names(kind)
+        message = f"no {kind[:-1]} named {name!r}.{did_you_mean(name, known)}\nInstalled {kind}: {', '.join(known) or 'none'}."
+        for broken in self.broken:
+            message += f"\nA package that did not load may have it: {broken.distribution} ({broken.message}).\n{broken.details}"
+        raise BenchmarkError(message.rstrip())
+
+    def build(self, kind: str, name: str, parameters: Mapping[str, Any]) -> Any:
+        """An instance with checked parameters; its resolved parameters are `resolved(instance)`."""
+        plugin = self.find(kind, name)
+        return build(plugin.load(), parameters, str(plugin))
+
+    def source(self, kind: str, name: str) -> str:
+        """Digest of a plugin's source; empty if it is not installed."""
+        plugin = self.plugins.get((kind, name))
+        return plugin.source if plugin else ""
+
+
+def entry_top(plugin: Any) -> str:
+    name = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
+    return str(name).split(".")[0]
+
+
+def own_packages(point: metadata.EntryPoint) -> frozenset[str]:
+    """Top-level packages of a distribution, as far as its entry points and file list tell."""
+    if point.dist is None:
+        return frozenset()
+    tops = {p.value.split(":")[0].split(".")[0] for p in point.dist.entry_points if p.group == "rankbench"}
+    listed = point.dist.read_text("top_level.txt")
+    return frozenset(tops | set((listed or "").split())) - {"rankbench"}
+
+
+def check_hooks(plugin: Any) -> None:
+    """PluginError for a function marked as a hook that no hook is named like."""
+    from rankbench.hooks import Hooks
+
+    known = [name for name in vars(Hooks) if name.startswith("rankbench_")]
+    for name in dir(plugin):
+        marked = hasattr(getattr(plugin, name, None), "rankbench_impl")
+        if (marked or name.startswith("rankbench_")) and callable(getattr(plugin, name)) and name not in known:
+            raise PluginError(f"unknown hook {name!r}.{did_you_mean(name, known)} The hooks are: {', '.join(known)}")
+        if name in known and not marked:
+            raise PluginError(f"{name} is not marked @rankbench.hookimpl, so it would never be called")
+    if not any(hasattr(plugin, name) for name in known):
+        raise PluginError(f"has no hook; it needs one of: {', '.join(known)}")
+
+
+def call_hooks(plugin: Any) -> dict[tuple[str, str], type | str]:
+    """What each hook of one plugin returns, checked."""
+    from rankbench.hooks import Hooks
+
+    manager = pluggy.PluginManager("rankbench")
+    manager.add_hookspecs(Hooks)
+    manager.register(plugin)
+    found: dict[tuple[str, str], type | str] = {}
+    for kind in KINDS:
+        hook: Callable[[], list[Mapping[str, type | str]]] = getattr(manager.hook, f"rankbench_{kind}")
+        for brought in hook():
+            for name, target in brought.items():
+                if not (isinstance(target, type) or (isinstance(target, str) and target.count(":") == 1)):
+                    raise PluginError(f'rankbench_{kind}: {name!r} must be a class or "package.module:Class", not {target!r}')
+                found[kind, name] = target
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------ parameters
+
+
+def build(cls: type, parameters: Mapping[str, Any], who: str) -> Any:
+    """An instance of a plugin class; every parameter is checked against its annotation."""
+    fields = parameter_fields(cls)
+    for name in parameters:
+        if name not in fields:
+            known = ", ".join(fields) or "none"
+            raise BenchmarkError(f"{who} has no parameter {name!r}.{did_you_mean(name, list(fields))} It has: {known}.")
+    values = {name: convert(value, fields[name], f"{who}, parameter {name!r}") for name, value in parameters.items()}
+    try:
+        return cls(**values)
+    except Exception as error:
+        raise BenchmarkError(f"{who} refuses its parameters: {error}") from error
+
+
+def parameter_fields(cls: type) -> dict[str, Any]:
+    """Annotation of each dataclass field that a benchmark may set."""
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+def convert(value: Any, annotation: Any, who: str) -> Any:
+    import msgspec
+
+    from rankbench.plugin import Features, File
+
+    def custom(kind: type, raw: Any) -> Any:
+        if kind is Features:
+            return raw if isinstance(raw, Features) else Features(raw)
+        if kind is File and isinstance(raw, str):
+            return File(raw)
+        raise ValueError(f"expected {kind.__name__}")
+
+    if annotation is Features or isinstance(value, Features | File):
+        return custom(annotation if annotation in (Features, File) else type(value), value)
+    try:
+        return msgspec.convert(value, annotation, strict=True, dec_hook=custom)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise BenchmarkError(f"{who}: {str(error)[:1].lower() + str(error)[1:]}; got {value!r}.") from error
+
+
+def resolved(instance: Any) -> dict[str, Any]:
+    """Every parameter with its value, as JSON values: what the key is made of. Defaults are filled in.
+
+    A parameter declared by `added_later` is left out at the value that means the old behaviour.
+    """
+    values = {}
+    for name in parameter_fields(type(instance)):
+        entry = next(f for f in dataclasses.fields(instance) if f.name == name)
+        value = plain(getattr(instance, name))
+        if "rankbench.old" not in entry.metadata or value != plain(entry.metadata["rankbench.old"]):
+            values[name] = value
+    return values
+
+
+def plain(value: Any) -> Any:
+    """A parameter's value as JSON values. BenchmarkError for anything JSON cannot say exactly."""
+    from rankbench.plugin import FeatureChoice
+
+    if isinstance(value, FeatureChoice):
+        on = {"fit_on": plain(dict(value.fit_on))} if value.fit_on is not None else {}
+        return {**plain(dict(value.parameters)), "name": value.name, "normalize": value.normalize, **on}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BenchmarkError(f"parameter value {value!r} is no JSON value ({error}).") from error
+    return str(value) if isinstance(value, str) else value

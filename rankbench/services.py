@@ -1,0 +1,316 @@
+"""What stands behind Run: features, pixels, shared artefacts, hold-out, curves, all kept in the cache folder.
+
+A Services object belongs to one process and one cache. For each cell it hands out a CellRun that knows the problem's
+images (so that everything is extracted for training and test images at once) and the features the ranker declared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankbench.cell import CORE_RESULTS, key_of
+from rankbench.errors import NotApplicable, PluginError
+from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
+from rankbench.files import once, read_state, write_folder, write_state
+from rankbench.images import Images, Ints, array_bytes, digest_of
+from rankbench.pairs import Pairs, hold_out
+from rankbench.plugin import Feature, FeatureChoice, Features, Rows, Run, State
+from rankbench.registry import Registry, resolved
+
+Log = Callable[[float, dict[str, float]], None]
+Ids = Callable[[Images], NDArray[np.uint8]]
+Compute = Callable[[Ints], Iterator[NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Images a learned feature is fitted on: content digests and columns decide its key."""
+
+    images: Images
+
+    def parts(self) -> dict[str, Any]:
+        """Digest of the images, and of each column."""
+        columns = {name: digest_of([array_bytes(array)]) for name, array in self.images.columns.items()}
+        return {"images": digest_of([self.images.digests.tobytes(), bytes([self.images.exif])]), "columns": columns}
+
+
+def fitted_on(parts: Mapping[str, Any], uses: Sequence[str]) -> str:
+    """Hex digest of the images and of those columns a feature's fit uses, from `Fitting.parts()`."""
+    return key_of({"images": parts["images"], "columns": {k: v for k, v in parts["columns"].items() if k in uses}})
+
+
+def build_feature(registry: Registry, choice: FeatureChoice) -> Feature:
+    """The feature a choice names, with checked parameters."""
+    feature = registry.build("features", choice.name, dict(choice.parameters))
+    if not isinstance(feature, Feature):
+        raise PluginError(f"{registry.find('features', choice.name)}: its class must inherit rankbench.Feature.")
+    return feature
+
+
+def feature_key(registry: Registry, choice: FeatureChoice, learned_from: str | None) -> dict[str, Any]:
+    """What a feature's rows depend on, as it enters a cell's key.
+
+    Args: learned_from, digest of the images and columns a learned feature sees, None for one that learns nothing.
+    """
+    feature = build_feature(registry, choice)
+    plugin = registry.find("features", choice.name)
+    return {
+        "name": choice.name,
+        "distribution": plugin.distribution,
+        "version": type(feature).version,
+        "parameters": resolved(feature),
+        "fitted_on": learned_from,
+    }
+
+
+class Clock:
+    """Wall and CPU seconds by phase; a phase inside another is not counted twice."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, dict[str, float]] = {}
+        self._open: list[str] = []
+        self._last = (time.perf_counter(), time.process_time())
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside under this name."""
+        self._count()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._count()
+            self._open.pop()
+
+    def _count(self) -> None:
+        now = (time.perf_counter(), time.process_time())
+        if self._open:
+            spent = self.phases.setdefault(self._open[-1], {"wall_seconds": 0.0, "cpu_seconds": 0.0})
+            spent["wall_seconds"] += now[0] - self._last[0]
+            spent["cpu_seconds"] += now[1] - self._last[1]
+        self._last = now
+
+
+@dataclass
+class Services:
+    """The cache of one process: row stores opened once, features fitted once."""
+
+    registry: Registry
+    cache: Path
+    stores: dict[str, RowStore] = field(default_factory=dict)
+
+    def store(self, kind: str, parts: Mapping[str, Any]) -> RowStore:
+        """The row store for these parts."""
+        key = key_of({"core_results": CORE_RESULTS, **parts})
+        if key not in self.stores:
+            self.stores[key] = RowStore(self.cache / kind / key)
+        return self.stores[key]
+
+    def state_once(self, kind: str, parts: Mapping[str, Any], who: str, build: Callable[[], State]) -> State:
+        """A state of arrays and JSON values, built by one process and read by the others."""
+        folder = self.cache / kind / key_of({"core_results": CORE_RESULTS, **parts})
+
+        def work() -> None:
+            state = build()
+            write_folder(folder, lambda draft: write_state(draft, state, who) and None)
+
+        once(folder.with_name(f"{folder.name}.claim"), folder.exists, work)
+        return read_state(folder)
+
+
+@dataclass
+class CellRun:
+    """The Run a ranker gets. See `rankbench.plugin.Run`."""
+
+    services: Services
+    scope: Images  # every image of the problem, with names: extraction covers all of them at once
+    seed: int
+    device: str
+    threads: int
+    folder_path: Path
+    who: str
+    declared: Features = field(default_factory=lambda: Features())
+    fitting: Mapping[FeatureChoice, Fitting] = field(default_factory=dict)
+    source: str = ""
+    fit_digest: str | None = None  # set while `fit` runs
+    logger: Log = lambda step, numbers: None
+    clock: Clock = field(default_factory=Clock)
+    holdouts: list[dict[str, Any]] = field(default_factory=list)
+    lost: NDArray[np.bool_] | None = None
+    filled: set[str] = field(default_factory=set)  # stores that hold every image of the scope
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Generator seeded from the seed."""
+        return np.random.default_rng(self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Private folder, made when asked for."""
+        self.folder_path.mkdir(parents=True, exist_ok=True)
+        return self.folder_path
+
+    def log(self, step: float, **numbers: float) -> None:
+        """Store a point of the curves."""
+        self.logger(float(step), {name: float(value) for name, value in numbers.items()})
+
+    def holdout(self, images: Images, pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
+        """Pairs to fit and pairs held out."""
+        fitted, held, record = hold_out(pairs, len(images), share, self.rng)
+        self.holdouts.append(record)
+        return fitted, held
+
+    # -- rows
+
+    def pixels(self, images: Images, size: int, fit: Fit = "stretch") -> Rows:
+        """(n, size, size, 3) uint8."""
+        with self.clock.phase("decode"):
+            store = self.services.store("pixels", {"size": size, "fit": fit})
+            self._fill(store, images, image_ids, lambda wanted: decoded(wanted, size, fit, self.threads))
+            return store.rows(image_ids(images))
+
+    def features(self, images: Images, names: Features | Sequence[Any] | str) -> Rows:
+        """(n, d) float32 rows of the named features."""
+        choices = names if isinstance(names, Features) else Features(names)
+        if not choices:
+            raise PluginError(f"{self.who} asked for an empty list of features.")
+        for choice in choices:
+            if choice not in self.declared:
+                raise PluginError(
+                    f"{self.who} asked for feature {choice.name!r}, which none of its parameters of type "
+                    "rankbench.Features names with these parameters; it would be missing from the cell's key."
+                )
+        with self.clock.phase("features"):
+            parts = [self._rows(images, choice) for choice in choices]
+        return parts[0] if len(parts) == 1 else SideBySide(parts)
+
+    def _rows(self, images: Images, choice: FeatureChoice) -> StoredRows:
+        registry = self.services.registry
+        feature, plugin = build_feature(registry, choice), registry.find("features", choice.name)
+        fitting = self.fitting.get(choice) if feature.learned() else None
+        parts = feature_key(registry, choice, fitted_on(fitting.parts(), feature.uses) if fitting else None)
+        parts["source"] = plugin.source
+        run = replace(self, seed=int(parts["parameters"].get("seed", 0)), declared=Features(), who=str(plugin))
+        run.__dict__.pop("rng", None)
+        if fitting is not None:
+            self._learn(feature, fitting, parts, run)
+        store = self.services.store("features", parts)
+        ids = partial(feature_ids, feature=feature)
+        self._fill(store, images, ids, lambda wanted: lambda rows: extracted(feature, wanted, rows, run))
+        return store.rows(ids(self._named(images)), choice.normalize == "l2")
+
+    def _fill(self, store: RowStore, images: Images, ids: Ids, compute: Callable[[Images], Compute]) -> None:
+        """Rows for every image of the problem, the first time one of them is asked for."""
+        ours = images._content is self.scope._content
+        if ours and str(store.folder) in self.filled:
+            return
+        wanted = self._scoped(images)
+        store.fill(ids(wanted), compute(wanted))
+        if ours:
+            self.filled.add(str(store.folder))
+
+    def _learn(self, feature: Feature, fitting: Fitting, parts: Mapping[str, Any], run: CellRun) -> None:
+        missing = [name for name in feature.uses if name not in fitting.images.columns]
+        if missing:
+            raise NotApplicable(f"feature {parts['name']!r} needs images.columns[{missing[0]!r}]")
+
+        def build() -> State:
+            rows = np.arange(len(fitting.images))
+            learner = replace(run, scope=fitting.images, filled=set())
+            learner.__dict__.pop("rng", None)
+            feature.fit(fitting.images.take(rows, names=False, columns=feature.uses, inputs=()), learner)
+            return feature.state()
+
+        feature.load(self.services.state_once("fitted", parts, self.who, build))
+
+    def _scoped(self, images: Images) -> Images:
+        """All images of the problem but the unreadable ones, if these images belong to it; else these."""
+        if images._content is not self.scope._content:
+            return images
+        scope = self.scope if self.lost is None else self.scope.take(np.flatnonzero(~self.lost))
+        return scope if np.isin(images._rows, scope._rows).all() else self._named(images)
+
+    def _named(self, images: Images) -> Images:
+        """The same images with the names and inputs that were withheld from the ranker."""
+        if images._content is not self.scope._content:
+            return images
+        position = {int(row): at for at, row in enumerate(self.scope._rows)}
+        return self.scope.take(np.array([position[int(row)] for row in images._rows], dtype=np.int64))
+
+    # -- shared artefacts
+
+    def shared(self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State]) -> State:
+        """An artefact several cells need, built once."""
+        if self.fit_digest is None:
+            raise PluginError(f"{self.who} called run.shared({name!r}) outside fit.")
+        parts = {
+            "name": name,
+            "parameters": dict(parameters),
+            "plugin": self.who,
+            "source": self.source,
+            "seed": self.seed,
+            "threads": self.threads,
+            "device": self.device.split(":")[0],
+            "given": self.fit_digest,
+        }
+        key = key_of(parts)
+        seed = int(key[:15], 16)
+        run = replace(self, seed=seed, folder_path=self.services.cache / "shared" / f"{key}.run", holdouts=[])
+        run.__dict__.pop("rng", None)
+        with self.clock.phase("shared"):
+            return self.services.state_once("shared", parts, self.who, lambda: build(run))
+
+
+def image_ids(images: Images) -> NDArray[np.uint8]:
+    """What a decoded image is stored under: its digest, and the EXIF policy it was decoded with."""
+    if not images.exif:
+        return images.digests
+    return np.frombuffer(
+        b"".join(hashlib.sha256(b"exif:" + d.tobytes()).digest() for d in images.digests), np.uint8
+    ).reshape(-1, 32)
+
+
+def feature_ids(images: Images, feature: Feature) -> NDArray[np.uint8]:
+    """What a feature's row is stored under: the image, or its name, and the inputs the feature reads."""
+    ids = image_ids(images)
+    if not feature.by_name and not feature.inputs:
+        return ids
+    if feature.by_name and images.names is None:
+        raise PluginError(f"{type(feature).__name__} matches images by name, and these have none.")
+    rows = []
+    for row in range(len(images)):
+        first = f"name:{images.names[row]}".encode() if feature.by_name and images.names else ids[row].tobytes()
+        inputs = [array_bytes(images.inputs[name][row]) for name in feature.inputs if name in images.inputs]
+        rows.append(hashlib.sha256(digest_of([first, *inputs]).encode()).digest())
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 32)
+
+
+def extracted(feature: Feature, images: Images, rows: Ints, run: CellRun) -> Iterator[NDArray[np.float32]]:
+    """Batches of a feature's rows. Every call gets `batch_size` images; the last batch is padded with its last image."""
+    size = feature.batch_size
+    for begin in range(0, len(rows), size):
+        batch = rows[begin : begin + size]
+        padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))])
+        view = images.take(padded, names=feature.by_name, columns=(), inputs=[n for n in feature.inputs if n in images.inputs])
+        found = feature.extract(view, run)
+        yield checked_rows(found, size, run.who)[: len(batch)]
+
+
+def checked_rows(found: Any, count: int, who: str) -> NDArray[np.float32]:
+    rows = np.asarray(found)
+    if rows.ndim != 2 or len(rows) != count or rows.dtype != np.float32:
+        raise PluginError(f"{who}: extract must give ({count}, d) float32, not {rows.shape} {rows.dtype}.")
+    if not np.isfinite(rows).all():
+        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+        raise PluginError(f"{who}: extract gave NaN or infinity for image {bad} of its batch.")
+    return rows

@@ -1,0 +1,207 @@
+"""ResultStore: one folder per cell, there whole or not at all. Nothing is pickled, so a stranger's store is safe to open.
+
+    cells/<key>/record.json, scores.npz, curves.json, model/     a cell that succeeded or was not applicable
+    cells/<key>/accepted/<digest>                                an edit of its source declared harmless
+    failures/<key>/<attempt>/record.json                         one attempt that failed
+    tests/<digest>/test.npz, test.json                           a test set, once
+    plans/<benchmark>/<number>.json                              what a run meant to compute
+
+No file is appended to or rewritten in place. Merging two stores is copying one over the other.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankbench.cell import Outcome, TestSet
+from rankbench.errors import StoreError
+from rankbench.files import Claim, canonical_json, read_json, read_state, write_file, write_folder, write_state
+from rankbench.images import frozen
+from rankbench.pairs import Pairs
+
+Record = dict[str, Any]
+
+
+class ResultStore:
+    """All results of all benchmarks, under one folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    # -- cells
+
+    def cell(self, key: str) -> Path:
+        """Folder of a cell, there or not."""
+        return self.root / "cells" / key
+
+    def has(self, key: str) -> bool:
+        """Whether the cell is stored (succeeded, or not applicable)."""
+        return (self.cell(key) / "record.json").exists()
+
+    def record(self, key: str) -> Record | None:
+        """A stored cell's record, or None."""
+        path = self.cell(key) / "record.json"
+        return dict(read_json(path)) if path.exists() else None
+
+    def records(self) -> Iterator[tuple[str, Record]]:
+        """Every stored cell."""
+        for path in sorted((self.root / "cells").glob("*/record.json")):
+            if not path.parent.name.startswith("."):
+                yield path.parent.name, dict(read_json(path))
+
+    def save(
+        self,
+        key: str,
+        record: Record,
+        outcomes: Mapping[str, Outcome] | None = None,
+        state: Mapping[str, Any] | None = None,
+        keep: Callable[[int], bool] = lambda size: True,
+        curves: list[dict[str, float]] | None = None,
+        replace: bool = False,
+    ) -> bool:
+        """Store a cell in one rename. False if another process stored it first. `keep(bytes)` decides on the model."""
+
+        def fill(draft: Path) -> None:
+            arrays = {}
+            for name, outcome in (outcomes or {}).items():
+                for part in ("scores", "margins"):
+                    if getattr(outcome, part) is not None:
+                        arrays[f"{part}/{name}"] = getattr(outcome, part)
+            if arrays:
+                np.savez(draft / "scores.npz", **arrays)
+            if curves:
+                (draft / "curves.json").write_text(json.dumps(curves))
+            if state is not None:
+                (draft / "model").mkdir()
+                size = write_state(draft / "model", state, str(record.get("ranker", {}).get("name", "ranker")))
+                record["model"] = {"kept": keep(size), "bytes": size}
+                if not record["model"]["kept"]:
+                    for file in (draft / "model").iterdir():
+                        file.unlink()
+                    (draft / "model").rmdir()
+            (draft / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+
+        return write_folder(self.cell(key), fill, replace)
+
+    def outcome(self, key: str, test: str) -> Outcome:
+        """A stored cell's outcome on one of its tests."""
+        path = self.cell(key) / "scores.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {part: arrays[f"{part}/{test}"] for part in ("scores", "margins") if f"{part}/{test}" in arrays}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}). Delete the cell's folder and run again.") from error
+        if not found:
+            raise StoreError(f"{path}: holds nothing for test {test!r}.")
+        return Outcome(found.get("scores"), found.get("margins"))
+
+    def curves(self, key: str) -> list[dict[str, float]]:
+        """Points the ranker logged while it was fitted."""
+        path = self.cell(key) / "curves.json"
+        return list(read_json(path)) if path.exists() else []
+
+    def state(self, key: str) -> dict[str, Any] | None:
+        """The stored model, or None if it was not kept."""
+        folder = self.cell(key) / "model"
+        return read_state(folder) if folder.exists() else None
+
+    def accept(self, key: str, source: str) -> None:
+        """Record that an edit of the plugin's source leaves this cell's result unchanged."""
+        write_file(self.cell(key) / "accepted" / source, time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()))
+
+    def accepted(self, key: str, source: str) -> bool:
+        """Whether that source was accepted for the cell."""
+        return (self.cell(key) / "accepted" / source).exists()
+
+    def claim(self, key: str) -> Claim:
+        """The right to compute a cell, against other runners on the same store."""
+        return Claim(self.root / "claims" / key)
+
+    # -- failures
+
+    def save_failure(self, key: str, record: Record) -> None:
+        """Store one failed attempt; earlier ones stay."""
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        path = self.root / "failures" / key / f"{stamp}-{uuid.uuid4().hex[:6]}"
+        write_folder(path, lambda d: (d / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True)) and None)
+
+    def failure(self, key: str) -> Record | None:
+        """The last failed attempt, or None."""
+        attempts = sorted(p for p in (self.root / "failures" / key).glob("*/record.json") if p.parent.name[0] != ".")
+        return dict(read_json(attempts[-1])) if attempts else None
+
+    # -- test sets
+
+    def save_test(self, test: TestSet) -> str:
+        """Store a test set under its digest, once. Returns the digest."""
+        path = self.root / "tests" / test.digest
+        if path.exists():
+            return test.digest
+        pairs, n = test.pairs, len(test.digests)
+        steps = np.diff(pairs.left.astype(np.int64) * n + pairs.right, prepend=0)  # sorted pairs: small numbers
+        arrays = {"steps": smallest(steps), "label": pairs.judgement, "digests": test.digests}
+        if pairs.weight is not None:
+            arrays["weight"] = pairs.weight
+        arrays |= {f"pair/{name}": array for name, array in pairs.columns.items()}
+        arrays |= {f"image/{name}": array for name, array in test.columns.items()}
+
+        def fill(draft: Path) -> None:
+            np.savez_compressed(draft / "test.npz", **arrays)
+            names = {"names": test.names, "sided": dict(pairs.sided), "pairs": len(pairs), "images": n}
+            (draft / "test.json").write_text(json.dumps(names))
+
+        write_folder(path, fill)
+        return test.digest
+
+    def test(self, digest: str) -> TestSet:
+        """A stored test set."""
+        path = self.root / "tests" / digest
+        try:
+            about = read_json(path / "test.json")
+            with np.load(path / "test.npz", allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}). Copy it from the store it came from, or run again.") from error
+        code = np.cumsum(found["steps"], dtype=np.int64)
+        n = len(found["digests"])
+        parts = {kind: {k.split("/", 1)[1]: v for k, v in found.items() if k.startswith(kind)} for kind in ("pair/", "image/")}
+        sided = {name: how for name, how in about["sided"].items() if name in parts["pair/"]}
+        pairs = Pairs(code // n, code % n, found["label"], found.get("weight"), columns=parts["pair/"], sided=sided)
+        names = None if about["names"] is None else tuple(about["names"])
+        return TestSet(pairs, frozen(found["digests"], "digests"), names, parts["image/"])
+
+    # -- plans
+
+    def save_plan(self, benchmark: str, plan: Mapping[str, Any]) -> int:
+        """Store a plan under the next free number, unless it equals the newest. Returns its number."""
+        newest = self.plan(benchmark)
+        if newest is not None and canonical_json({**newest, "number": 0}) == canonical_json({**plan, "number": 0}):
+            return int(newest["number"])
+        number = 1 + (int(newest["number"]) if newest else 0)
+        while True:
+            path = self.root / "plans" / benchmark / f"{number:06d}.json"
+            if not path.exists():
+                write_file(path, json.dumps({**plan, "number": number}, indent=1, sort_keys=True))
+                return number
+            number += 1
+
+    def plan(self, benchmark: str) -> dict[str, Any] | None:
+        """The newest plan of a benchmark, or None."""
+        numbered = sorted((self.root / "plans" / benchmark).glob("[0-9]*.json"))
+        return dict(read_json(numbered[-1])) if numbered else None
+
+    def benchmarks(self) -> list[str]:
+        """Names of the benchmarks that were ever run into this store."""
+        return sorted(path.name for path in (self.root / "plans").glob("*") if path.is_dir())
+
+
+def smallest(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same non-negative integers in the narrowest unsigned type that holds them."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))

@@ -1,0 +1,391 @@
+"""Fits one cell after another in a process of its own, and stores each the moment it ends.
+
+As a program it reads one cell a line (JSON) from standard input and answers on what was standard output; plugins may
+print what they like, it goes to standard error. It ends when its standard input does, so a killed runner leaves no
+worker behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import resource
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankbench.cell import Outcome, TestSet
+from rankbench.errors import DataError, NotApplicable, PluginError, RankbenchError, StoreError, UnreadableImage
+from rankbench.files import read_json, write_file
+from rankbench.images import Images, Ints
+from rankbench.loading import Data, DatasetChoice
+from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices, file_parameters
+from rankbench.plugin import Features, Ranker
+from rankbench.problem import Problem
+from rankbench.registry import Registry
+from rankbench.services import CellRun, Clock, Fitting, Services, build_feature
+from rankbench.store import Record, ResultStore
+
+LOST_LIMIT = 0.05  # share of a problem's images that may be unreadable
+SMALL_MODEL = 50 * 2**20  # bytes up to which every seed's model is kept by default
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Workshop:
+    """What one process keeps between cells."""
+
+    registry: Registry
+    data: Data
+    store: ResultStore
+    services: Services
+    _tests: tuple[Problem, dict[str, tuple[TestSet, Ints]]] | None = None
+
+    def tests(self, problem: Problem) -> dict[str, tuple[TestSet, Ints]]:
+        """The problem's test sets and the rows of their images, made once for all rankers."""
+        if self._tests is None or self._tests[0] is not problem:
+            self._tests = (problem, {name: TestSet.of(problem, name) for name in problem.tests})
+        return self._tests[1]
+
+    @classmethod
+    def open(cls, place: Mapping[str, Any], registry: Registry | None = None) -> Workshop:
+        """From the places named in a task."""
+        registry = registry or load_registry(place["plugins"])
+        cache = Path(place["cache"])
+        return cls(registry, Data(registry, Path(place["data"]), cache), ResultStore(place["results"]), Services(registry, cache))
+
+
+def load_registry(modules: list[str]) -> Registry:
+    """Installed plugins, and modules named on top (for trying a plugin out before it is packaged)."""
+    import importlib
+
+    registry = Registry.installed()
+    for name in modules:
+        registry.add(importlib.import_module(name), name, entry_point=name)
+    return registry
+
+
+class Fitter:
+    """Carries one cell from data to stored result."""
+
+    def __init__(self, shop: Workshop, task: Mapping[str, Any], emit: Emit) -> None:
+        self.shop, self.task, self.emit = shop, task, emit
+        self.clock = Clock()
+        self.curves: list[dict[str, float]] = []
+        self.holdouts: list[dict[str, Any]] = []
+        self.lost: NDArray[np.bool_] | None = None
+        self.tests: dict[str, tuple[TestSet, Ints]] = {}
+        self.where = "load"
+
+    def work(self) -> Record:
+        """Fit, score and store. Returns the record, stored as a success or as a failure."""
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        begun, peak = time.time(), PeakMemory()
+        record: Record = {**self.task["about"], "started": started, "device": self.task["device"], "gpu": self.task["gpu"]}
+        outcomes: dict[str, Outcome] = {}
+        state = None
+        try:
+            ranker, outcomes = self._fit()
+            state = ranker.state()
+            record |= {"status": DONE} | self._findings(outcomes)
+        except NotApplicable as error:
+            record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
+        except Exception as error:
+            record |= {"status": FAILED, "error": self._error(error)}
+        record |= {"phases": self.clock.phases, "wall_seconds": time.time() - begun, "began": begun, "ended": time.time()}
+        record |= {"peak_memory_bytes": peak.read(), "peak_memory_of": peak.whose, **self.task["provenance"], **provenance()}
+        try:
+            return self._store(record, outcomes, state)
+        except (StoreError, RankbenchError) as error:
+            failed = record | {"status": FAILED, "error": self._error(error)}
+            failed["error"]["phase"] = "store"
+            self._store_failure(failed)
+            return failed
+
+    def _store(self, record: Record, outcomes: dict[str, Outcome], state: dict[str, Any] | None) -> Record:
+        if record["status"] == FAILED:
+            self._store_failure(record)
+            return record
+        keep, first = self.task["keep"], self.task["first_seed"]
+        self.shop.store.save(
+            self.task["key"],
+            record,
+            outcomes,
+            state if record["status"] == DONE else None,
+            lambda size: keep == "models" or (keep is None and (size < SMALL_MODEL or first)),
+            self.curves,
+            self.task["replace"],
+        )
+        shutil.rmtree(self.task["folder"], ignore_errors=True)
+        return record
+
+    def _store_failure(self, record: Record) -> None:
+        try:
+            self.shop.store.save_failure(self.task["key"], record)
+        except StoreError as error:  # the disk is full: the message still reaches the user
+            record["error"]["message"] += f" ({error})"
+
+    def _error(self, error: Exception) -> dict[str, Any]:
+        message = str(error) if isinstance(error, RankbenchError) else f"{type(error).__name__}: {error}"
+        return {
+            "type": type(error).__name__,
+            "message": message,
+            "phase": self.where,
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+
+    # -- fitting
+
+    def _fit(self) -> tuple[Ranker, dict[str, Outcome]]:
+        choice = DatasetChoice(**self.task["dataset"])
+        with self.clock.phase("load"):
+            problem = self.shop.data.problem(choice, self.task["facets"], self.task["pixels"])
+        if problem.fingerprint != self.task["fingerprint"]:
+            raise DataError(f"dataset {choice.label} changed while the benchmark ran; run it again.")
+        self.tests = self.shop.tests(problem)
+        for test, _ in self.tests.values():
+            self.shop.store.save_test(test)
+        while True:
+            try:
+                return self._attempt(problem)
+            except UnreadableImage as error:
+                if self.lost is not None:
+                    raise
+                self.lost = self._unreadable(problem, error)
+
+    def _attempt(self, problem: Problem) -> tuple[Ranker, dict[str, Outcome]]:
+        ranker: Ranker = self.shop.registry.build("rankers", self.task["ranker"]["name"], self.task["ranker"]["parameters"])
+        for file in file_parameters(ranker).values():
+            file.path = self.shop.data.root / file
+        seed_everything(self.task["seed"] or 0)
+        run = self._run(ranker, problem)
+        images, pairs = problem.training(self.lost, ranker.inputs)
+        if not len(pairs):
+            raise DataError("every training pair has an image that cannot be read.")
+        self.where, run.fit_digest = "fit", images.fingerprint + pairs.digest
+        with self.clock.phase("fit"):
+            fitted = ranker.fit(images, pairs, run)
+        run.fit_digest = None
+        if not isinstance(fitted, Ranker):
+            raise PluginError(f"{run.who}: fit must return self, not {type(fitted).__name__}.")
+        self.where = "score"
+        with self.clock.phase("score"):
+            outcomes = judge(fitted, problem, run, self.lost, self.tests)
+        return fitted, outcomes
+
+    def _run(self, ranker: Ranker, problem: Problem) -> CellRun:
+        plugin = self.shop.registry.find("rankers", self.task["ranker"]["name"])
+        self.curves.clear()
+        self.holdouts.clear()
+
+        def log(step: float, numbers: dict[str, float]) -> None:
+            self.curves.append({"step": step, **numbers})
+            self.emit({"event": "log", "step": step, "numbers": numbers})
+
+        declared = Features(feature_choices(ranker))
+        run = CellRun(
+            services=self.shop.services,
+            scope=problem.images,
+            seed=self.task["seed"] or 0,
+            device=self.task["device"],
+            threads=self.task["threads"],
+            folder_path=Path(self.task["folder"]),
+            who=str(plugin),
+            declared=declared,
+            source=plugin.source,
+            logger=log,
+            clock=self.clock,
+            holdouts=self.holdouts,
+            lost=self.lost,
+        )
+        learned = [choice for choice in declared if build_feature(self.shop.registry, choice).learned()]
+        run.fitting = {choice: self._fitting(choice, problem) for choice in learned}
+        return run
+
+    def _fitting(self, choice: Any, problem: Problem) -> Fitting:
+        if choice.fit_on is None:
+            return self.shop.data.fitting(problem, self.lost)
+        return self.shop.data.fitting_on(dict(choice.fit_on), problem)
+
+    def _unreadable(self, problem: Problem, error: UnreadableImage) -> NDArray[np.bool_]:
+        """Which of the problem's images cannot be decoded: one was found, so all are tried. Remembered."""
+        path = self.shop.data.cache / "unreadable" / f"{problem.images.fingerprint}.json"
+        if not path.exists():
+            bad = [row for row in range(len(problem.images)) if not readable(problem.images, row)]
+            write_file(path, json.dumps(bad))
+        lost = np.zeros(len(problem.images), bool)
+        lost[np.array(read_json(path), dtype=np.int64)] = True
+        share = lost.mean()
+        if not lost.any() or share > LOST_LIMIT or self.task["strict_data"]:
+            limit = "--strict-data allows none" if self.task["strict_data"] else f"at most {LOST_LIMIT:.0%} may be lost"
+            raise DataError(f"{int(lost.sum())} of {len(lost)} images cannot be read; {limit}. The first: {error}") from error
+        return lost
+
+    def _findings(self, outcomes: Mapping[str, Outcome]) -> Record:
+        problem = self.shop.data.problem(DatasetChoice(**self.task["dataset"]), self.task["facets"], self.task["pixels"])
+        tests = {}
+        for name, outcome in outcomes.items():
+            test = self.tests[name][0]
+            kind = "scores" if outcome.scores is not None else "margins"
+            tests[name] = {"digest": test.digest, "tied": outcome.tied(test), "kind": kind, "pairs": len(test.pairs)}
+        lost = [] if self.lost is None else [problem.images.describe(int(row)) for row in np.flatnonzero(self.lost)]
+        return {"tests": tests, "lost": lost, "images": len(problem.images), "holdouts": self.holdouts}
+
+
+def judge(
+    ranker: Ranker, problem: Problem, run: CellRun, lost: NDArray[np.bool_] | None, tests: Mapping[str, tuple[TestSet, Ints]]
+) -> dict[str, Outcome]:
+    """What a fitted ranker gives for every test of a problem, checked. Each image is scored once."""
+    images, rows = problem.judged(lost, ranker.inputs)
+    if not len(rows):
+        raise DataError("every test image is unreadable.")
+    position = np.full(len(problem.images), -1, np.int64)
+    position[rows] = np.arange(len(rows))
+    if type(ranker).compare is Ranker.compare:
+        scores = checked(ranker.score(images, run), len(rows), f"{run.who}: score", images)
+        everywhere = np.full(len(problem.images), np.nan)
+        everywhere[rows] = scores
+        return {name: Outcome(scores=everywhere[own]) for name, (_, own) in tests.items()}
+    return {name: compared(ranker, problem, name, images, position, run) for name in problem.tests}
+
+
+def compared(ranker: Ranker, problem: Problem, name: str, images: Images, position: Ints, run: CellRun) -> Outcome:
+    """Margins of one test set from a ranker that must see both images, back in the test's own orientation."""
+    from rankbench.pairs import coin
+
+    pairs = problem.tests[name]
+    known = (position[pairs.left] >= 0) & (position[pairs.right] >= 0)
+    turned = coin(problem.images.digests, pairs)
+    asked = pairs.take(known).swapped(turned[known]).reindexed(position).without_labels(ranker.inputs)
+    found = checked(ranker.compare(images, asked, run), len(asked), f"{run.who}: compare", None)
+    margins = np.full(len(pairs), np.nan, np.float32)
+    margins[known] = np.where(turned[known], -found, found)
+    return Outcome(margins=margins)
+
+
+def checked(values: Any, count: int, what: str, images: Images | None) -> NDArray[np.float64]:
+    """What a ranker gave, as (count,) float64. PluginError for another shape or a number that is not finite."""
+    array = np.asarray(values)
+    if array.shape != (count,) or array.dtype.kind not in "fiu":
+        raise PluginError(f"{what} must give ({count},) float64, not {array.shape} {array.dtype}.")
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        first = f", first for {images.describe(int(bad[0]))}" if images is not None else ""
+        raise PluginError(f"{what} gave {array[bad[0]]} for {len(bad)} of {count}{first}. Training may have diverged.")
+    return array.astype(np.float64)
+
+
+def readable(images: Images, row: int) -> bool:
+    """Whether an image decodes."""
+    try:
+        images[row]
+    except UnreadableImage:
+        return False
+    return True
+
+
+def seed_everything(seed: int) -> None:
+    """Global generators start each cell alike, so that no cell depends on the one before it in this process."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (a plugin's library may draw from it)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+class PeakMemory:
+    """Peak resident memory since it was made: the cell's own where the system can reset the mark, else the process's."""
+
+    def __init__(self) -> None:
+        self.whose = "cell"
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            self.whose = "process"
+
+    def read(self) -> int:
+        """Bytes."""
+        if self.whose == "cell":
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+_PROVENANCE: dict[str, Any] = {}
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and host, collected once a process."""
+    if not _PROVENANCE:
+        versions = {"python": platform.python_version()}
+        for name in ("rankbench", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow", "torch", "torchvision"):
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+        _PROVENANCE.update(
+            versions=versions, host=platform.node(), machine=f"{platform.system()} {platform.machine()}", cpus=os.cpu_count()
+        )
+    return _PROVENANCE
+
+
+def execute(shop: Workshop, task: Mapping[str, Any], emit: Emit = lambda event: None) -> Record:
+    """Compute and store one cell, or find that another runner is doing so or has done so."""
+    claim = shop.store.claim(task["key"])
+    if not task["replace"] and shop.store.has(task["key"]):
+        return {"status": DONE, "elsewhere": True}
+    while not claim.take():
+        time.sleep(0.1)
+    try:
+        if not task["replace"] and shop.store.has(task["key"]):
+            return {"status": DONE, "elsewhere": True}
+        return Fitter(shop, task, emit).work()
+    finally:
+        claim.release()
+
+
+def main() -> None:
+    """Serve cells until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a plugin prints goes to the log
+    lines: list[str] = []
+    arrived = threading.Condition()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            with arrived:
+                lines.append(line)
+                arrived.notify()
+        os._exit(0)  # the runner is gone, or has no more cells: what was finished is stored
+
+    def emit(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+
+    threading.Thread(target=listen, daemon=True).start()
+    shop: Workshop | None = None
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: lines)
+            task = json.loads(lines.pop(0))
+        shop = shop or Workshop.open(task["place"])
+        emit({"event": "begin", "key": task["key"]})
+        record = execute(shop, task, emit)
+        error = record.get("error", {})
+        emit({"event": "end", "key": task["key"], "status": record["status"], "message": error.get("message", "")})
+
+
+if __name__ == "__main__":
+    main()
