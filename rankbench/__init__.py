@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rankbench.api import Result as Result
+    from rankbench.api import run as run
+    from rankbench.benchmark import Benchmark as Benchmark
     from rankbench.errors import DataError as DataError
     from rankbench.errors import MissingData as MissingData
     from rankbench.errors import NotApplicable as NotApplicable
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 HOME = {
     "hooks": ("hookimpl",),
+    "api": ("Result", "run"),
+    "benchmark": ("Benchmark",),
     "errors": ("DataError", "MissingData", "NotApplicable", "RankbenchError"),
     "images": ("Images",),
     "pairs": ("Pairs",),

@@ -79,7 +79,7 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
     source: str = ""
     dataset: Table | str | None = None
     metric: Table | str | None = None
-    seeds: list[int] = [0]
+    seeds: list[int] = msgspec.field(default_factory=lambda: [0])
     timeout: float | None = None
     threads: int | None = None
     keep: Literal["models", "scores"] | None = None
@@ -123,7 +123,9 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
                 if getattr(column, what) is None:
                     setattr(column, what, getattr(self, what))
                 if getattr(column, what) is None:
-                    raise BenchmarkError(f'{where}, column {number}: no {what}. Add {what} = {{ name = "…" }} here or at the top.')
+                    raise BenchmarkError(
+                        f'{where}, column {number}: no {what}. Add {what} = {{ name = "…" }} here or at the top.'
+                    )
                 self._check_named(getattr(column, what), f"{where}, column {number}: {what}")
 
     @staticmethod
@@ -133,12 +135,14 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
 
     def _check(self, where: str) -> None:
         for what, entries in (("column", self.column), ("row", self.row)):
-            labels = [entry.label for entry in entries]  # type: ignore[attr-defined]
+            labels = [entry.label for entry in entries]
             if not labels:
                 raise BenchmarkError(f"{where}: has no [[{what}]].")
             for number, label in enumerate(labels, 1):
                 if label in labels[: number - 1] and (what == "row" or self._same_group(number)):
-                    raise BenchmarkError(f"{where}, {what} {number}: label {label!r} is used twice; labels tell {what}s apart.")
+                    raise BenchmarkError(
+                        f"{where}, {what} {number}: label {label!r} is used twice; labels tell {what}s apart."
+                    )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise BenchmarkError(f"{where}: seeds must be different numbers of at least 0, one or more.")
         self._check_limits(self, where)
@@ -158,9 +162,13 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
         places = {column.label for column in self.column} | {column.group for column in self.column if column.group}
         for what, keys in (("reported", row.reported), ("at", row.at)):
             for key in keys:
-                if key not in (places if what == "at" else {column.label for column in self.column} | set(self.addresses)):
+                if key not in (
+                    places if what == "at" else {column.label for column in self.column} | set(self.addresses)
+                ):
                     known = ", ".join(sorted(places))
-                    raise BenchmarkError(f"{where}: {what} names {key!r}.{did_you_mean(key, sorted(places))} Known: {known}.")
+                    raise BenchmarkError(
+                        f"{where}: {what} names {key!r}.{did_you_mean(key, sorted(places))} Known: {known}."
+                    )
 
     @staticmethod
     def _check_limits(entry: Any, where: str) -> None:

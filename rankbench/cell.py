@@ -115,7 +115,9 @@ class Outcome:
             present = ~np.isnan(scores) & ~np.isnan(targets.astype(np.float64))
             scores, targets = scores[present], targets[present].astype(np.float64)
         weights = pairs.weight
-        return Judged(margins, pairs.judgement, weights, scores, None if targets is None else targets.astype(np.float64))
+        return Judged(
+            margins, pairs.judgement, weights, scores, None if targets is None else targets.astype(np.float64)
+        )
 
     def tied(self, test: TestSet) -> float:
         """Share of the ordered pairs that got a margin of exactly 0."""

@@ -108,7 +108,8 @@ class StoredRows:
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         where = self._where[rows]
         if where.ndim == 1:
-            return self._normalized(np.array(self._chunks[where[0]][where[1]])[None])[0]
+            one: NDArray[Any] = self._normalized(np.array(self._chunks[where[0]][where[1]])[None])[0]
+            return one
         out = np.empty((len(where), *self.shape[1:]), self.dtype)
         for chunk in np.unique(where[:, 0]):
             mask = where[:, 0] == chunk
@@ -119,10 +120,11 @@ class StoredRows:
         if not self._normalize:
             return rows
         length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-        return rows / np.where(length > 0, length, 1)[:, None].astype(rows.dtype)
+        return np.asarray(rows / np.where(length > 0, length, 1)[:, None].astype(rows.dtype))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        return self[:].astype(dtype or self.dtype, copy=False)
+        rows: NDArray[Any] = self[:]
+        return rows if dtype is None else rows.astype(dtype)
 
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
         """Consecutive blocks of at most `rows` rows."""
@@ -145,7 +147,8 @@ class SideBySide:
         return np.concatenate([part[rows] for part in self._parts], axis=-1)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        return self[:].astype(dtype or self.dtype, copy=False)
+        rows: NDArray[Any] = self[:]
+        return rows if dtype is None else rows.astype(dtype)
 
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
         """Consecutive blocks of at most `rows` rows."""

@@ -38,7 +38,8 @@ def storing(what: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(f"{what}: cannot be stored ({reason}). Nothing stored was harmed; free some space and run again.") from error
+        hint = "Nothing stored was harmed; free some space and run again."
+        raise StoreError(f"{what}: cannot be stored ({reason}). {hint}") from error
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -139,7 +140,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 class Claim:
-    """A file that says: this work is being done by that process. Kept alive by a heartbeat; a silent one is taken over."""
+    """A file that says which process does a piece of work; kept alive by a heartbeat, a silent one is taken over."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -349,12 +349,6 @@ class Images(Sequence[NDArray[np.uint8]]):
         view.inputs = named_arrays(take(given, rows), len(view._rows), "images.inputs")
         return view
 
-    def by_name(self) -> Images:
-        """The same images standing for their names alone: what a row that reads no pixels is keyed by."""
-        if self.names is None:
-            raise DataError("images: a row that reads no pixels needs images with names.")
-        return Images.from_names(self.names, columns=self.columns, inputs=self.inputs)
-
 
 def checked_digests(digests: ArrayLike | Sequence[bytes], count: int) -> NDArray[np.uint8]:
     rows = digests if isinstance(digests, np.ndarray) else digest_rows(bytes(d) for d in digests)  # type: ignore

@@ -1,4 +1,4 @@
-"""Datasets by name: what they need, their facets, their canonical problems, and a memo so that a second plan reads nothing.
+"""Datasets by name: what they need, their facets, their canonical problems; a memo makes a second plan read nothing.
 
 The memo lies in the cache and may be deleted at any time. Digests of files are remembered by path, size, modification
 time and inode; a problem's summary by the dataset's source and parameters, the facets, and the state of what it needs.
@@ -72,7 +72,9 @@ class Data:
         if key not in self._datasets:
             dataset = self.registry.build("datasets", choice.name, choice.parameters)
             if not isinstance(dataset, Dataset):
-                raise PluginError(f"{self.registry.find('datasets', choice.name)}: its class must inherit rankbench.Dataset.")
+                raise PluginError(
+                    f"{self.registry.find('datasets', choice.name)}: its class must inherit rankbench.Dataset."
+                )
             self._datasets[key] = dataset
         return self._datasets[key]
 
@@ -92,51 +94,59 @@ class Data:
 
     def facets(self, choice: DatasetChoice) -> list[dict[str, Any]] | None:
         """Facets of every problem; None where they cannot be known without data that is missing."""
-        dataset = self.dataset(choice)
-        fixed = type(dataset).facets is not Dataset.facets
-        if not fixed and self.missing(choice, pixels=False):
-            return None
-        if fixed:
-            with blaming(self.registry, choice):
-                return [dict(facets) for facets in dataset.facets(self.folder(choice))]
+        dataset, folder = self.dataset(choice), self.folder(choice)
+        if self.missing(choice, pixels=False):
+            if type(dataset).facets is Dataset.facets:
+                return None
+            try:
+                with blaming(self.registry, choice):
+                    return [dict(facets) for facets in dataset.facets(folder)]
+            except (RankbenchError, OSError):  # facets that are not fixed need the data
+                return None
         path = self._memo_path(choice, {"facets": True})
         if not path.exists():
             with blaming(self.registry, choice):
-                write_file(path, json.dumps(dataset.facets(self.folder(choice))))
+                write_file(path, json.dumps([dict(facets) for facets in dataset.facets(folder)]))
         return list(read_json(path))
 
-    def problem(self, choice: DatasetChoice, facets: Mapping[str, Any], pixels: bool = True) -> Problem:
-        """A canonical problem; with `pixels` false its images stand for their names alone."""
-        key = key_of({"dataset": choice.description, "folder": choice.folder, "facets": dict(facets), "pixels": pixels})
+    def problem(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> Problem:
+        """A canonical problem. Where only pixels are missing, a dataset may give images that are names alone."""
+        key = key_of({"dataset": choice.description, "folder": choice.folder, "facets": dict(facets)})
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        lacking = self.missing(choice, pixels)
+        lacking = self.missing(choice, pixels=False)
         if lacking:
             raise MissingData(missing_message(choice, lacking))
         with blaming(self.registry, choice):
             problem = self.dataset(choice).problem(self.folder(choice), facets)
             if not isinstance(problem, Problem):
                 raise PluginError(f"problem() gave {type(problem).__name__}, not a rankbench.Problem")
-            if not pixels:
-                problem = _by_name(problem)
             problem = problem.canonical(self.memo)
         self._last = (key, problem)
         return problem
 
-    def summary(self, choice: DatasetChoice, facets: Mapping[str, Any], pixels: bool = True) -> dict[str, Any]:
+    def summary(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> dict[str, Any]:
         """What planning needs to know of a problem, remembered: fingerprint, sizes, digests for learned features."""
-        path = self._memo_path(choice, {"facets": dict(facets), "pixels": pixels})
+        path = self._memo_path(choice, {"facets": dict(facets)})
         if path.exists():
             return dict(read_json(path))
-        problem = self.problem(choice, facets, pixels)
+        problem = self.problem(choice, facets)
         tests = {}
         for name, pairs in problem.tests.items():
             test = TestSet.of(problem, name)[0]
-            tests[name] = {"digest": test.digest, "pairs": len(pairs), "ordered": int(pairs.ordered.sum()), "images": len(test.digests)}
+            tests[name] = {
+                "digest": test.digest,
+                "pairs": len(pairs),
+                "ordered": int(pairs.ordered.sum()),
+                "images": len(test.digests),
+            }
         summary = {
             "fingerprint": problem.fingerprint,
             "tests": tests,
-            "train": {"images": len(problem.training_rows()), "pairs": 0 if problem.train is None else len(problem.train)},
+            "train": {
+                "images": len(problem.training_rows()),
+                "pairs": 0 if problem.train is None else len(problem.train),
+            },
             "fitting": self.fitting(problem).parts(),
             "overlap": problem.overlap,
             "notes": list(problem.notes),
@@ -153,24 +163,28 @@ class Data:
         """Training images of another dataset, less every image of this problem's tests."""
         choice = DatasetChoice.parse(on)
         tested = {d.tobytes() for d in problem.images.digests[problem.test_rows()]}
-        found = [self.problem(choice, facets) for facets in self.facets(choice) or [{}]]
-        images = found[0].images
-        rows = found[0].training_rows()
-        if len(found) > 1:
-            raise DataError(f"fit_on: dataset {choice.label} has {len(found)} problems; choose one by its parameters.")
+        facets = self.facets(choice) or [{}]
+        if len(facets) > 1:
+            raise DataError(f"fit_on: dataset {choice.label} has {len(facets)} problems; choose one by its parameters.")
+        other = self.problem(choice, facets[0])
+        images, rows = other.images, other.training_rows()
         keep = np.array([images.digests[row].tobytes() not in tested for row in rows], dtype=bool)
         if not keep.any():
-            raise DataError(f"fit_on: dataset {choice.label} has no image that is not in a test of the problem at hand.")
+            raise DataError(
+                f"fit_on: dataset {choice.label} has no image that is not in a test of the problem at hand."
+            )
         return Fitting(images.take(rows[keep]))
 
-    def fitting_on_parts(self, on: Mapping[str, Any], choice: DatasetChoice, facets: Mapping[str, Any], pixels: bool) -> dict[str, Any]:
+    def fitting_on_parts(
+        self, on: Mapping[str, Any], choice: DatasetChoice, facets: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """`fitting_on(…).parts()`, remembered."""
         other = DatasetChoice.parse(on)
-        mine = self.summary(choice, facets, pixels)["fingerprint"]
+        mine = self.summary(choice, facets)["fingerprint"]
         theirs = [self.summary(other, f)["fingerprint"] for f in self.facets(other) or [{}]]
         path = self.cache / "problems" / f"{key_of({'fit_on': theirs, 'problem': mine})}.json"
         if not path.exists():
-            parts = self.fitting_on(on, self.problem(choice, facets, pixels)).parts()
+            parts = self.fitting_on(on, self.problem(choice, facets)).parts()
             write_file(path, json.dumps(parts))
         return dict(read_json(path))
 
@@ -178,7 +192,9 @@ class Data:
         folder = str(self.folder(choice))
         if folder + choice.name + str(choice.parameters) not in self._state:
             paths = [need.path for need in self.needs(choice)]
-            self._state[folder + choice.name + str(choice.parameters)] = key_of({"state": [state_of(path) for path in paths]})
+            self._state[folder + choice.name + str(choice.parameters)] = key_of(
+                {"state": [state_of(path) for path in paths]}
+            )
         parts = {
             "core_results": CORE_RESULTS,
             "dataset": choice.description,
@@ -188,12 +204,6 @@ class Data:
             **about,
         }
         return self.cache / "problems" / f"{key_of(parts)}.json"
-
-
-def _by_name(problem: Problem) -> Problem:
-    from dataclasses import replace
-
-    return replace(problem, images=problem.images.by_name())
 
 
 def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
@@ -229,7 +239,8 @@ def state_of(path: Path) -> Any:
     own = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     if not path.is_dir():
         return own
-    found, waiting = [], [str(path)]
+    found: list[tuple[str, int, int, int]] = []
+    waiting = [str(path)]
     while waiting and len(found) < WALK_LIMIT:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:

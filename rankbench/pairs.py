@@ -74,7 +74,7 @@ class Pairs:
     @property
     def ordered(self) -> NDArray[np.bool_]:
         """(n,) whether the pair has an order, that is no tie."""
-        return self.judgement != 0
+        return np.asarray(self.judgement != 0)
 
     @property
     def judgement(self) -> NDArray[np.int8]:
@@ -123,7 +123,9 @@ class Pairs:
     def without_labels(self, inputs: Iterable[str]) -> Pairs:
         """What `compare` may see: sides and the declared inputs."""
         given = {name: self.inputs[name] for name in inputs if name in self.inputs}
-        return Pairs(self.left, self.right, None, inputs=given, sided={k: v for k, v in self.sided.items() if k in given})
+        return Pairs(
+            self.left, self.right, None, inputs=given, sided={k: v for k, v in self.sided.items() if k in given}
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -213,7 +215,12 @@ def hold_out(pairs: Pairs, images: int, share: float, rng: np.random.Generator) 
     if way == "images" and held.sum() < max(min(50, wanted), 0.1 * wanted):
         held, dropped, way = np.zeros(len(pairs), bool), np.zeros(len(pairs), bool), "pairs"
         held[rng.permutation(len(pairs))[: int(wanted)]] = True
-    record = {"by": way, "fitted": int((~held & ~dropped).sum()), "held": int(held.sum()), "dropped": int(dropped.sum())}
+    record = {
+        "by": way,
+        "fitted": int((~held & ~dropped).sum()),
+        "held": int(held.sum()),
+        "dropped": int(dropped.sum()),
+    }
     return pairs.take(~held & ~dropped), pairs.take(held), record
 
 

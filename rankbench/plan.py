@@ -22,7 +22,14 @@ from rankbench.registry import Registry, plain, resolved
 from rankbench.services import build_feature, feature_key, fitted_on
 from rankbench.store import Record, ResultStore
 
-DONE, NOT_APPLICABLE, FAILED, STALE, MISSING, TODO = "done", "not applicable", "failed", "stale", "missing data", "to do"
+DONE, NOT_APPLICABLE, FAILED, STALE, MISSING, TODO = (
+    "done",
+    "not applicable",
+    "failed",
+    "stale",
+    "missing data",
+    "to do",
+)
 
 
 @dataclass
@@ -63,7 +70,9 @@ class PlannedCell:
         return f"{self.row} · {self.dataset.name}{' ' if facets else ''}{facets}{seed}"
 
 
-def describe(ranker: Mapping[str, Any], dataset: DatasetChoice, facets: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+def describe(
+    ranker: Mapping[str, Any], dataset: DatasetChoice, facets: Mapping[str, Any], seed: int | None
+) -> dict[str, Any]:
     """A cell's data-free description."""
     return {"ranker": dict(ranker), "dataset": dataset.description, "facets": dict(facets), "seed": seed}
 
@@ -178,7 +187,9 @@ class Planner:
         try:
             ranker = self.registry.build("rankers", table["name"], table["parameters"])
             if not isinstance(ranker, Ranker):
-                raise PluginError(f"{self.registry.find('rankers', table['name'])}: its class must inherit rankbench.Ranker.")
+                raise PluginError(
+                    f"{self.registry.find('rankers', table['name'])}: its class must inherit rankbench.Ranker."
+                )
             for choice in feature_choices(ranker):
                 build_feature(self.registry, choice)
             return ranker
@@ -205,7 +216,7 @@ class Planner:
             lacking = self.data.missing(cell.dataset, cell.pixels)
             if lacking or not facets_known:
                 raise MissingData(missing_message(cell.dataset, lacking))
-            summary = self.data.summary(cell.dataset, cell.facets, cell.pixels)
+            summary = self.data.summary(cell.dataset, cell.facets)
             features = [key_of(self._feature(cell, choice, summary)) for choice in feature_choices(ranker)]
             files = {name: self._file(file) for name, file in file_parameters(ranker).items()}
         except MissingData as error:
@@ -235,7 +246,7 @@ class Planner:
             lacking = self.data.missing(DatasetChoice.parse(dict(choice.fit_on)))
             if lacking:
                 raise MissingData(missing_message(DatasetChoice.parse(dict(choice.fit_on)), lacking))
-            parts = self.data.fitting_on_parts(dict(choice.fit_on), cell.dataset, cell.facets, cell.pixels)
+            parts = self.data.fitting_on_parts(dict(choice.fit_on), cell.dataset, cell.facets)
         learned = fitted_on(parts, feature.uses) if feature.learned() else None
         return {**feature_key(self.registry, choice, learned), "normalize": choice.normalize}
 
@@ -266,7 +277,9 @@ class Planner:
         return is_stale(self.registry, self.store, key, record, self._sources)
 
 
-def is_stale(registry: Registry, store: ResultStore, key: str, record: Record, known: dict[tuple[str, str], str]) -> bool:
+def is_stale(
+    registry: Registry, store: ResultStore, key: str, record: Record, known: dict[tuple[str, str], str]
+) -> bool:
     """Whether plugins changed since the cell was stored. `known` remembers digests of sources by kind and name."""
     changed = {}
     for place, digest in record.get("sources", {}).items():

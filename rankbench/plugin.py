@@ -75,7 +75,7 @@ class Features(tuple[FeatureChoice, ...]):
         if normalize not in ("l2", "none"):
             raise DataError(f"feature {choice['name']!r}: normalize is 'l2' or 'none', not {normalize!r}.")
         if fit_on is not None and not (isinstance(fit_on, Mapping) and isinstance(fit_on.get("name"), str)):
-            raise DataError(f"feature {choice['name']!r}: fit_on is a dataset table {{name = \"…\"}}, not {fit_on!r}.")
+            raise DataError(f'feature {choice["name"]!r}: fit_on is a dataset table {{name = "…"}}, not {fit_on!r}.')
         on = None if fit_on is None else tuple(sorted(fit_on.items()))
         return FeatureChoice(choice["name"], tuple(sorted(rest.items())), normalize, on)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.errors import DataError, NotApplicable
-from rankbench.images import Array, DigestMemo, Images, Ints, array_bytes, digest_of, digest_order
+from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, digest_order
 from rankbench.pairs import Pairs, coin, indices, sorted_pairs
 
 
@@ -41,7 +41,7 @@ class Problem:
     train: Pairs | None = None
     tests: Mapping[str, Pairs] = field(default_factory=dict)
     facets: Mapping[str, Any] = field(default_factory=dict)
-    train_images: Array | None = None
+    train_images: Any = None
     overlap: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -77,7 +77,9 @@ class Problem:
             row = int(np.flatnonzero((pairs.left == highest) | (pairs.right == highest))[0])
             raise DataError(f"{self.where}: {name}, pair {row} names image {highest}; there are {len(self.images)}.")
         if name != "train" and not pairs.ordered.any():
-            raise DataError(f"{self.where}: {name} has {len(pairs)} pairs and every one is a tie; accuracy needs order.")
+            raise DataError(
+                f"{self.where}: {name} has {len(pairs)} pairs and every one is a tie; accuracy needs order."
+            )
 
     def _check_overlap(self) -> None:
         if self.overlap is not None:
@@ -104,7 +106,7 @@ class Problem:
         """Rows of the training images: those of the pairs, those of `train_images`, or all where there are no pairs."""
         touched = self.rows_of(self.train)
         touched[self.train_images] = True
-        if self.train is None and not self.tests and not len(self.train_images or ()):
+        if self.train is None and not self.tests and not len(self.train_images):
             touched[:] = True
         return np.flatnonzero(touched)
 
@@ -114,7 +116,6 @@ class Problem:
         for pairs in self.tests.values():
             touched |= self.rows_of(pairs)
         return np.flatnonzero(touched)
-
 
     # -- canonical form
 
@@ -161,12 +162,16 @@ class Problem:
         digests = self.images.digests
         keys = []
         for row in rows:
-            parts = [array_bytes(v[row]) for arrays in (self.images.columns, self.images.inputs) for v in arrays.values()]
+            parts = [
+                array_bytes(v[row]) for arrays in (self.images.columns, self.images.inputs) for v in arrays.values()
+            ]
             for name, pairs in self._splits():
                 told = []
                 for side, other, sign in ((pairs.left, pairs.right, 1), (pairs.right, pairs.left, -1)):
-                    for p in np.flatnonzero(side == row):
-                        told.append(digests[other[p]].tobytes() + bytes([1 + sign * int(pairs.judgement[p])]))
+                    told += [
+                        digests[other[p]].tobytes() + bytes([1 + sign * int(pairs.judgement[p])])
+                        for p in np.flatnonzero(side == row)
+                    ]
                 parts += [name.encode(), *sorted(told)]
             keys.append(digest_of(parts).encode())
         return keys

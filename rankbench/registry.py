@@ -94,7 +94,9 @@ class Registry:
     def installed(cls) -> Registry:
         """Every plugin found through the entry-point group `rankbench`."""
         registry = cls()
-        for point in sorted(metadata.entry_points(group="rankbench"), key=lambda p: (p.dist.name if p.dist else "", p.name)):
+        for point in sorted(
+            metadata.entry_points(group="rankbench"), key=lambda p: (p.dist.name if p.dist else "", p.name)
+        ):
             name = point.dist.name if point.dist else point.value
             version = point.dist.version if point.dist else ""
             try:
@@ -109,7 +111,12 @@ class Registry:
         return registry
 
     def add(
-        self, plugin: Any, distribution: str, version: str = "", entry_point: str = "", packages: frozenset[str] = frozenset()
+        self,
+        plugin: Any,
+        distribution: str,
+        version: str = "",
+        entry_point: str = "",
+        packages: frozenset[str] = frozenset(),
     ) -> None:
         """Register one module or object that implements hooks."""
         entry_point = entry_point or getattr(plugin, "__name__", type(plugin).__name__)
@@ -132,7 +139,9 @@ class Registry:
             return
         self.plugins.pop(key, None)
         both = " and ".join(repr(owner) for owner in sorted(owners))
-        message = f"{plugin.kind[:-1]} {plugin.name!r} is brought by {both}; uninstall one, or ask its author to rename it"
+        message = (
+            f"{plugin.kind[:-1]} {plugin.name!r} is brought by {both}; uninstall one, or ask its author to rename it"
+        )
         self.broken.append(Broken(plugin.distribution, entry_point, message, names=frozenset([key])))
 
     def names(self, kind: str) -> list[str]:
@@ -148,10 +157,14 @@ class Registry:
             if (kind, name) in broken.names:
                 raise PluginError(f"{broken.message}.")
         known = self.names(kind)
-        message = f"no {kind[:-1]} named {name!r}.{did_you_mean(name, known)}\nInstalled {kind}: {', '.join(known) or 'none'}."
-        for broken in self.broken:
-            message += f"\nA package that did not load may have it: {broken.distribution} ({broken.message}).\n{broken.details}"
-        raise BenchmarkError(message.rstrip())
+        message = f"no {kind[:-1]} named {name!r}.{did_you_mean(name, known)}"
+        message += f"\nInstalled {kind}: {', '.join(known) or 'none'}."
+        suspects = [broken for broken in self.broken if not broken.names]
+        for broken in suspects:
+            message += (
+                f"\nPackage {broken.distribution} did not load and may have it: {broken.message}.\n{broken.details}"
+            )
+        raise (PluginError if suspects else BenchmarkError)(message.rstrip())
 
     def build(self, kind: str, name: str, parameters: Mapping[str, Any]) -> Any:
         """An instance with checked parameters; its resolved parameters are `resolved(instance)`."""
@@ -206,7 +219,9 @@ def call_hooks(plugin: Any) -> dict[tuple[str, str], type | str]:
         for brought in hook():
             for name, target in brought.items():
                 if not (isinstance(target, type) or (isinstance(target, str) and target.count(":") == 1)):
-                    raise PluginError(f'rankbench_{kind}: {name!r} must be a class or "package.module:Class", not {target!r}')
+                    raise PluginError(
+                        f'rankbench_{kind}: {name!r} must be a class or "package.module:Class", not {target!r}'
+                    )
                 found[kind, name] = target
     return found
 

@@ -90,7 +90,9 @@ class Page:
         self.rows = []
         for label, notes, entries in zip(table.rows, table.row_notes, table.entries, strict=True):
             by_head = dict(zip(map(id, table.heads), entries, strict=True))
-            texts = [self._reported(by_head[id(h)], h) if r else self._measured(by_head[id(h)], h) for h, r in self.shown]
+            texts = [
+                self._reported(by_head[id(h)], h) if r else self._measured(by_head[id(h)], h) for h, r in self.shown
+            ]
             self.rows.append([escape(label) + self._refer(notes), *texts])
         self.legend = self._legend()
 
@@ -132,7 +134,11 @@ class Page:
 
     def _legend(self) -> list[str]:
         style, entries = self.style, [entry for row in self.table.entries for entry in row]
-        metrics = list(dict.fromkeys(head.metric + ("" if head.higher_is_better else " (lower is better)") for head in self.table.heads))
+        metrics = list(
+            dict.fromkeys(
+                head.metric + ("" if head.higher_is_better else " (lower is better)") for head in self.table.heads
+            )
+        )
         lines = [style.escape(f"Metric: {', '.join(metrics)}.")]
         if any(entry.spread is not None for entry in entries):
             lines[0] += style.escape(" Mean ± standard deviation over seeds.")
@@ -156,7 +162,9 @@ class Page:
 def as_text(page: Page) -> str:
     from tabulate import tabulate
 
-    heads = [f"{group}\n{head}" if any(page.groups) else head for group, head in zip(page.groups, page.heads, strict=True)]
+    heads = [
+        f"{group}\n{head}" if any(page.groups) else head for group, head in zip(page.groups, page.heads, strict=True)
+    ]
     align = ("left", *("right" for _ in heads))
     body = tabulate(page.rows, ["", *heads], "simple", colalign=align, disable_numparse=True)
     return "\n".join([page.table.title, "", body, "", *page.legend]) + "\n"

@@ -19,19 +19,37 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rankbench.benchmark import Benchmark
 from rankbench.errors import BenchmarkError, RankbenchError
 from rankbench.loading import Data
-from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, STALE, TODO, Plan, PlannedCell, Planner, default_cache, edit_of
+from rankbench.plan import (
+    DONE,
+    FAILED,
+    MISSING,
+    NOT_APPLICABLE,
+    STALE,
+    TODO,
+    Plan,
+    PlannedCell,
+    Planner,
+    default_cache,
+    edit_of,
+)
 from rankbench.registry import Registry
 from rankbench.store import Record, ResultStore
 from rankbench.worker import Workshop, execute, load_registry
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 Task = dict[str, Any]
 
 
@@ -106,11 +124,14 @@ class Runner:
             statuses.add(STALE)
         if self.options.rerun == "all":
             statuses |= {DONE, NOT_APPLICABLE}
-        due = {cell.key: cell for cell in reversed(self.selected(plan)) if cell.parts and cell.status in statuses}
+        due: dict[str | None, PlannedCell] = {}
+        for cell in self.selected(plan):
+            if cell.parts and cell.status in statuses:
+                due.setdefault(cell.key, cell)
         order: dict[str, int] = {}
         for cell in plan.cells:
             order.setdefault(str(cell.parts.get("problem")), len(order))
-        return sorted(reversed(due.values()), key=lambda cell: order[str(cell.parts["problem"])])
+        return sorted(due.values(), key=lambda cell: order[str(cell.parts["problem"])])
 
     def run(self, benchmark: Benchmark, progress: Callable[[Progress], None] | None = None) -> Plan:
         """Fit what is due and return the plan with every cell's status afterwards."""
@@ -168,12 +189,15 @@ class Runner:
             "title": cell.title,
             "place": place,
             "about": about,
-            "dataset": {"name": cell.dataset.name, "parameters": dict(cell.dataset.parameters), "folder": cell.dataset.folder},
+            "dataset": {
+                "name": cell.dataset.name,
+                "parameters": dict(cell.dataset.parameters),
+                "folder": cell.dataset.folder,
+            },
             "facets": cell.facets,
             "ranker": cell.ranker,
             "seed": cell.seed,
             "threads": cell.threads,
-            "pixels": cell.pixels,
             "fingerprint": cell.parts["problem"],
             "device": "cuda" if cell.gpu and gpus else "cpu",
             "gpu": None,
@@ -245,7 +269,9 @@ class Slots:
                     if interrupted:
                         raise
                     interrupted, self.tasks = True, []
-                    self.progress.say(f"Stopping: {len(running)} running cells will be finished. Ctrl-C again stops them too.")
+                    self.progress.say(
+                        f"Stopping: {len(running)} running cells will be finished. Ctrl-C again stops them too."
+                    )
             if interrupted:
                 raise KeyboardInterrupt
         finally:
@@ -273,7 +299,7 @@ class Slots:
         self.progress.finished(task, status, message)
 
     def _worker(self, task: Task) -> Worker:
-        """An idle worker with the right threads and GPU, or a new one. Thread counts are fixed when a process starts."""
+        """An idle worker with these threads and this GPU, or a new one: threads are fixed when a process starts."""
         kind = (task["threads"], task["gpu"])
         with self.lock:
             fitting = [worker for worker in self.idle if worker.kind == kind]
@@ -364,7 +390,8 @@ class Worker:
                 message = self.messages.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 self.kill()
-                text = f"stopped after its time limit of {limit:g} s. Raise `timeout` in the benchmark file if it needs longer."
+                hint = "Raise `timeout` in the benchmark file if it needs longer."
+                text = f"stopped after its time limit of {limit:g} s. {hint}"
                 raise WorkerLost("timeout", text, self._tail(since), began) from None
             if message is None:
                 raise self._lost(began, since)
@@ -509,7 +536,9 @@ def git_provenance() -> dict[str, Any]:
             asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
             if asked.returncode == 0:
                 commit = asked.stdout.strip()
-                changed = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+                changed = subprocess.run(
+                    ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
+                )
                 dirty = bool(changed.stdout.strip())
         _GIT.append({"git_commit": commit, "git_dirty": dirty})
     return _GIT[0]

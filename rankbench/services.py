@@ -122,7 +122,11 @@ class Services:
 
         def work() -> None:
             state = build()
-            write_folder(folder, lambda draft: write_state(draft, state, who) and None)
+
+            def fill(draft: Path) -> None:
+                write_state(draft, state, who)
+
+            write_folder(folder, fill)
 
         once(folder.with_name(f"{folder.name}.claim"), folder.exists, work)
         return read_state(folder)
@@ -296,12 +300,14 @@ def feature_ids(images: Images, feature: Feature) -> NDArray[np.uint8]:
 
 
 def extracted(feature: Feature, images: Images, rows: Ints, run: CellRun) -> Iterator[NDArray[np.float32]]:
-    """Batches of a feature's rows. Every call gets `batch_size` images; the last batch is padded with its last image."""
+    """Batches of a feature's rows. Every call gets `batch_size` images; the last batch repeats its last image."""
     size = feature.batch_size
     for begin in range(0, len(rows), size):
         batch = rows[begin : begin + size]
         padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))])
-        view = images.take(padded, names=feature.by_name, columns=(), inputs=[n for n in feature.inputs if n in images.inputs])
+        view = images.take(
+            padded, names=feature.by_name, columns=(), inputs=[n for n in feature.inputs if n in images.inputs]
+        )
         found = feature.extract(view, run)
         yield checked_rows(found, size, run.who)[: len(batch)]
 

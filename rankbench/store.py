@@ -1,4 +1,4 @@
-"""ResultStore: one folder per cell, there whole or not at all. Nothing is pickled, so a stranger's store is safe to open.
+"""ResultStore: one folder per cell, there whole or not at all. Nothing is pickled: a stranger's store is safe to open.
 
     cells/<key>/record.json, scores.npz, curves.json, model/     a cell that succeeded or was not applicable
     cells/<key>/accepted/<digest>                                an edit of its source declared harmless
@@ -130,7 +130,11 @@ class ResultStore:
         """Store one failed attempt; earlier ones stay."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = self.root / "failures" / key / f"{stamp}-{uuid.uuid4().hex[:6]}"
-        write_folder(path, lambda d: (d / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True)) and None)
+
+        def fill(draft: Path) -> None:
+            (draft / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+
+        write_folder(path, fill)
 
     def failure(self, key: str) -> Record | None:
         """The last failed attempt, or None."""
@@ -153,7 +157,7 @@ class ResultStore:
         arrays |= {f"image/{name}": array for name, array in test.columns.items()}
 
         def fill(draft: Path) -> None:
-            np.savez_compressed(draft / "test.npz", **arrays)
+            np.savez_compressed(draft / "test.npz", **arrays)  # type: ignore[arg-type]
             names = {"names": test.names, "sided": dict(pairs.sided), "pairs": len(pairs), "images": n}
             (draft / "test.json").write_text(json.dumps(names))
 
@@ -168,10 +172,15 @@ class ResultStore:
             with np.load(path / "test.npz", allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in arrays.files}
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}). Copy it from the store it came from, or run again.") from error
+            raise StoreError(
+                f"{path}: cannot be read ({error}). Copy it from the store it came from, or run again."
+            ) from error
         code = np.cumsum(found["steps"], dtype=np.int64)
         n = len(found["digests"])
-        parts = {kind: {k.split("/", 1)[1]: v for k, v in found.items() if k.startswith(kind)} for kind in ("pair/", "image/")}
+        parts = {
+            kind: {k.split("/", 1)[1]: v for k, v in found.items() if k.startswith(kind)}
+            for kind in ("pair/", "image/")
+        }
         sided = {name: how for name, how in about["sided"].items() if name in parts["pair/"]}
         pairs = Pairs(code // n, code % n, found["label"], found.get("weight"), columns=parts["pair/"], sided=sided)
         names = None if about["names"] is None else tuple(about["names"])

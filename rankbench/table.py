@@ -171,11 +171,17 @@ class Drawer:
         if entry.done == entry.cells:
             entry.status = DONE
             summarize(entry, list(found.values()), 100.0 if metric.percent else 1.0)
+            if entry.deterministic and len(benchmark.seeds) > 1:
+                entry.notes.append("deterministic: does not depend on the seed")
             if any(place in row.at for place in (column.label, column.group or column.label)):
-                entry.notes.append(f"parameters of its own here: {row.at.get(column.label) or row.at[str(column.group)]}")
+                entry.notes.append(
+                    f"parameters of its own here: {row.at.get(column.label) or row.at[str(column.group)]}"
+                )
         return entry
 
-    def _cell(self, planned: Mapping[str, Any] | None, column: Column, metric: Metric, entry: Entry) -> tuple[str, float | None]:
+    def _cell(
+        self, planned: Mapping[str, Any] | None, column: Column, metric: Metric, entry: Entry
+    ) -> tuple[str, float | None]:
         """Status and value of one cell; what is worth a footnote goes to the entry."""
         if planned is None:
             return TODO, None
@@ -223,7 +229,9 @@ class Drawer:
         tests = record["tests"]
         name = column.test or (next(iter(tests)) if len(tests) == 1 else "")
         if name not in tests:
-            raise BenchmarkError(f"column {column.label!r}: test = {name!r}, but the problem's tests are: {', '.join(tests)}.")
+            raise BenchmarkError(
+                f"column {column.label!r}: test = {name!r}, but the problem's tests are: {', '.join(tests)}."
+            )
         path = self._memo(key, name, column, metric)
         if path is not None and path.exists():
             remembered = read_json(path)

@@ -64,7 +64,12 @@ class Workshop:
         """From the places named in a task."""
         registry = registry or load_registry(place["plugins"])
         cache = Path(place["cache"])
-        return cls(registry, Data(registry, Path(place["data"]), cache), ResultStore(place["results"]), Services(registry, cache))
+        return cls(
+            registry,
+            Data(registry, Path(place["data"]), cache),
+            ResultStore(place["results"]),
+            Services(registry, cache),
+        )
 
 
 def load_registry(modules: list[str]) -> Registry:
@@ -93,7 +98,12 @@ class Fitter:
         """Fit, score and store. Returns the record, stored as a success or as a failure."""
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         begun, peak = time.time(), PeakMemory()
-        record: Record = {**self.task["about"], "started": started, "device": self.task["device"], "gpu": self.task["gpu"]}
+        record: Record = {
+            **self.task["about"],
+            "started": started,
+            "device": self.task["device"],
+            "gpu": self.task["gpu"],
+        }
         outcomes: dict[str, Outcome] = {}
         state = None
         try:
@@ -104,8 +114,18 @@ class Fitter:
             record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
         except Exception as error:
             record |= {"status": FAILED, "error": self._error(error)}
-        record |= {"phases": self.clock.phases, "wall_seconds": time.time() - begun, "began": begun, "ended": time.time()}
-        record |= {"peak_memory_bytes": peak.read(), "peak_memory_of": peak.whose, **self.task["provenance"], **provenance()}
+        record |= {
+            "phases": self.clock.phases,
+            "wall_seconds": time.time() - begun,
+            "began": begun,
+            "ended": time.time(),
+        }
+        record |= {
+            "peak_memory_bytes": peak.read(),
+            "peak_memory_of": peak.whose,
+            **self.task["provenance"],
+            **provenance(),
+        }
         try:
             return self._store(record, outcomes, state)
         except (StoreError, RankbenchError) as error:
@@ -151,7 +171,7 @@ class Fitter:
     def _fit(self) -> tuple[Ranker, dict[str, Outcome]]:
         choice = DatasetChoice(**self.task["dataset"])
         with self.clock.phase("load"):
-            problem = self.shop.data.problem(choice, self.task["facets"], self.task["pixels"])
+            problem = self.shop.data.problem(choice, self.task["facets"])
         if problem.fingerprint != self.task["fingerprint"]:
             raise DataError(f"dataset {choice.label} changed while the benchmark ran; run it again.")
         self.tests = self.shop.tests(problem)
@@ -166,7 +186,9 @@ class Fitter:
                 self.lost = self._unreadable(problem, error)
 
     def _attempt(self, problem: Problem) -> tuple[Ranker, dict[str, Outcome]]:
-        ranker: Ranker = self.shop.registry.build("rankers", self.task["ranker"]["name"], self.task["ranker"]["parameters"])
+        ranker: Ranker = self.shop.registry.build(
+            "rankers", self.task["ranker"]["name"], self.task["ranker"]["parameters"]
+        )
         for file in file_parameters(ranker).values():
             file.path = self.shop.data.root / file
         seed_everything(self.task["seed"] or 0)
@@ -230,11 +252,13 @@ class Fitter:
         share = lost.mean()
         if not lost.any() or share > LOST_LIMIT or self.task["strict_data"]:
             limit = "--strict-data allows none" if self.task["strict_data"] else f"at most {LOST_LIMIT:.0%} may be lost"
-            raise DataError(f"{int(lost.sum())} of {len(lost)} images cannot be read; {limit}. The first: {error}") from error
+            raise DataError(
+                f"{int(lost.sum())} of {len(lost)} images cannot be read; {limit}. The first: {error}"
+            ) from error
         return lost
 
     def _findings(self, outcomes: Mapping[str, Outcome]) -> Record:
-        problem = self.shop.data.problem(DatasetChoice(**self.task["dataset"]), self.task["facets"], self.task["pixels"])
+        problem = self.shop.data.problem(DatasetChoice(**self.task["dataset"]), self.task["facets"])
         tests = {}
         for name, outcome in outcomes.items():
             test = self.tests[name][0]
@@ -245,7 +269,11 @@ class Fitter:
 
 
 def judge(
-    ranker: Ranker, problem: Problem, run: CellRun, lost: NDArray[np.bool_] | None, tests: Mapping[str, tuple[TestSet, Ints]]
+    ranker: Ranker,
+    problem: Problem,
+    run: CellRun,
+    lost: NDArray[np.bool_] | None,
+    tests: Mapping[str, tuple[TestSet, Ints]],
 ) -> dict[str, Outcome]:
     """What a fitted ranker gives for every test of a problem, checked. Each image is scored once."""
     images, rows = problem.judged(lost, ranker.inputs)
@@ -305,7 +333,7 @@ def seed_everything(seed: int) -> None:
 
 
 class PeakMemory:
-    """Peak resident memory since it was made: the cell's own where the system can reset the mark, else the process's."""
+    """Peak resident memory since it was made: the cell's where the system can reset the mark, else the process's."""
 
     def __init__(self) -> None:
         self.whose = "cell"
@@ -337,7 +365,10 @@ def provenance() -> dict[str, Any]:
             except metadata.PackageNotFoundError:
                 continue
         _PROVENANCE.update(
-            versions=versions, host=platform.node(), machine=f"{platform.system()} {platform.machine()}", cpus=os.cpu_count()
+            versions=versions,
+            host=platform.node(),
+            machine=f"{platform.system()} {platform.machine()}",
+            cpus=os.cpu_count(),
         )
     return _PROVENANCE
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 import rankbench
-from rankbench_datasets.elpv import pairs_by_score, seeded, split_images
+from rankbench_datasets.sampling import pairs_by_score, seeded, split_images
 
 FILES = {
     "images": ("path", "name", "score", "category", "split"),
@@ -64,11 +64,9 @@ class Manifest(rankbench.Dataset):
 
     def needs(self, root):
         paths = [root / f"{name}.csv" for name in FILES]
-        there = [rankbench.Need(path, True, GET) for path in paths if path.is_file()]
-        return there or [rankbench.Need(paths[0], False, GET)]
-
-    def facets(self, root):
-        return self._facets(self._read(root))
+        if not any(path.is_file() for path in paths):
+            return [rankbench.Need(paths[0], False, GET)]
+        return [rankbench.Need(root, True, GET)]  # with all that lies in it, so that a changed image is noticed
 
     def problems(self, root):
         data = self._read(root)
@@ -307,10 +305,13 @@ class Listing:
 
     @classmethod
     def of_pairs(cls, table):
-        first = {}
+        seen = {}
         for k, texts in enumerate(zip(table.columns["left"], table.columns["right"], strict=True)):
             for text in texts:
-                first.setdefault(plain(text), k)
+                seen.setdefault(text, k)
+        first = {}
+        for text, k in seen.items():
+            first.setdefault(plain(text), k)
         paths = sorted(first)
         row_of = {path: k for k, path in enumerate(paths)}
         return cls(paths, paths, {}, None, row_of, table, [first[path] for path in paths])
@@ -366,14 +367,13 @@ class Judged:
 
     @staticmethod
     def _rows(table, images, side):
-        row_of, texts = images.row_of, table.columns[side]
-        rows = [row_of.get(text, -1) for text in texts]
-        for k, row in enumerate(rows):
-            if row < 0:
-                rows[k] = row_of.get(plain(texts[k]), -1)
-                if rows[k] < 0:
-                    remedy = "Add it to images.csv, or correct it" + nearest(texts[k], row_of)
-                    raise table.wrong(k, f"{side} image {texts[k]!r} is no path or name in images.csv. {remedy}")
+        texts = table.columns[side]
+        row_of = {text: images.row_of.get(text, images.row_of.get(plain(text))) for text in set(texts)}
+        rows = [row_of[text] for text in texts]
+        if None in rows:
+            k = rows.index(None)
+            remedy = "Add it to images.csv, or correct it" + nearest(texts[k], images.row_of)
+            raise table.wrong(k, f"{side} image {texts[k]!r} is no path or name in images.csv. {remedy}")
         return np.array(rows)
 
     def parts(self, attribute, split):

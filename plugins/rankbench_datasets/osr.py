@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import rankbench
-from rankbench_datasets.elpv import pairs_by_score, seeded
+from rankbench_datasets.sampling import pairs_by_score, seeded
 
 ATTRIBUTES = ("natural", "open", "perspective", "size-large", "diagonal-plane", "depth-close")
 FOLDERS = ("images", "spatial_envelope_256x256_static_8outdoorcategories")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import rankbench
-from rankbench_datasets.elpv import pairs_by_score, seeded
+from rankbench_datasets.sampling import pairs_by_score, seeded
 
 DRAWING = 1  # raised whenever the same seed gives other pixels
 SIZE = 64  # px

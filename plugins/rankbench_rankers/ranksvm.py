@@ -72,7 +72,7 @@ class RankSVM(rankbench.Ranker):
         fitted, held = run.holdout(images, pairs, HOLDOUT_SHARE)
         label = held.judgement
         if not held.ordered.any():
-            raise rankbench.DataError('ranksvm: no ordered pair was held out to choose C by; give C a number.')
+            raise rankbench.DataError("ranksvm: no ordered pair was held out to choose C by; give C a number.")
         best, best_accuracy, weights = HOLDOUT_C[0], -1.0, None
         for cost in HOLDOUT_C:
             weights = minimize(x, self._judgements(len(x), fitted, cost), start=weights)
@@ -153,7 +153,7 @@ def laplacian(left, right, cost, images):
 
     degree = np.bincount(left, cost, images) + np.bincount(right, cost, images)
     edges = coo_array((cost, (left, right)), shape=(images, images)).tocsr()
-    return diags_array(degree).tocsr() - edges - edges.T.tocsr()
+    return diags_array(degree, dtype=np.float64).tocsr() - edges - edges.T.tocsr()
 
 
 def minimize(x, judgements, start=None, log=None, tolerance=1e-7, max_steps=200):

@@ -1,0 +1,292 @@
+"""Arguments in, exit code out; no logic of its own. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rankbench.errors import RankbenchError, did_you_mean
+
+KINDS = ("datasets", "rankers", "metrics", "features")
+INTERRUPTED = 130
+
+
+class Cli(click.Group):
+    """Prints what rankbench says on purpose without a traceback, and keeps the exit codes."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except RankbenchError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What was finished is stored; the same command goes on from there.", err=True)
+            context.exit(INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output has gone (`| head`)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(0)
+
+
+def where(command: Any) -> Any:
+    """Options of every command that looks at data, results and the cache."""
+    for option in (
+        click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [$RANKBENCH_CACHE or ./cache]."),
+        click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True),
+        click.option("--data", type=click.Path(path_type=Path), help="Data root [$RANKBENCH_DATA or ./data]."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rankbench")
+def main() -> None:
+    """Benchmark pairwise attribute ranking of images.
+
+    `rankbench run FILE` fits what is not stored yet and prints the table; without FILE it runs the quick start.
+    """
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@where
+@click.option("--only", default="*", metavar="GLOB", help="Only rows whose label matches.")
+@click.option("--jobs", type=click.IntRange(1), help="CPU threads to use at once [all cores].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--rerun", type=click.Choice(["stale", "all"]), help="Compute stored cells again.")
+@click.option("--accept-stale", is_flag=True, help="Record that an edit of a plugin leaves its stored results valid.")
+@click.option("--no-retry", is_flag=True, help="Leave failed cells as they are.")
+@click.option("--strict-data", is_flag=True, help="Fail a cell rather than drop an unreadable image.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option(
+    "--format", "form", default="text", type=click.Choice(["text", "markdown", "latex", "html", "csv", "json"])
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output (the same as --format json).")
+@click.pass_context
+def run(context: click.Context, /, file: Path | None, dry_run: bool, form: str, as_json: bool, **options: Any) -> None:
+    """Fit the cells of a benchmark that are not stored yet, and print its table.
+
+    Exit codes: 0 all good or not applicable, 1 some failed, 2 wrong use or wrong file, 3 data is missing,
+    130 interrupted.
+    """
+    from rankbench.api import Result
+    from rankbench.benchmark import Benchmark
+    from rankbench.runner import Options, Runner
+
+    options["retry"] = not options.pop("no_retry")
+    options["rerun"] = options["rerun"] or ""
+    benchmark = Benchmark.read(file or quickstart())
+    runner = Runner(Options(**options))
+    warn(runner.registry)
+    if dry_run:
+        plan = runner.plan(benchmark)
+        print_plan(Result(runner, plan), as_json or form == "json")
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    result = Result(runner, runner.run(benchmark))
+    print_result(result, "json" if as_json else form)
+    context.exit(result.exit_code)
+
+
+def quickstart() -> Path:
+    """The embedded benchmark: beside this package when installed, in the checkout otherwise."""
+    here = Path(__file__).parent
+    packaged = here / "quickstart.toml"
+    return packaged if packaged.exists() else here.parent / "benchmarks" / "quickstart.toml"
+
+
+def warn(registry: Any) -> None:
+    """A line for each package whose plugins are not usable."""
+    for broken in registry.broken:
+        click.echo(
+            f"Warning: plugin package {broken.distribution}, entry point {broken.entry_point!r}: {broken.message}",
+            err=True,
+        )
+
+
+def print_plan(result: Any, as_json: bool) -> None:
+    cells = result.cells
+    if as_json:
+        rows = [
+            {
+                "row": c.row,
+                **c.description,
+                "key": c.key,
+                "status": c.status,
+                "reason": c.reason,
+                "threads": c.threads,
+                "gpu": c.gpu,
+            }
+            for c in cells
+        ]
+        click.echo(json.dumps({"benchmark": result.plan.benchmark.name, "cells": rows}, indent=1))
+        return
+    click.echo(f"{result.plan.benchmark.title}: {len(cells)} cells")
+    for status in ("to do", "done", "not applicable", "failed", "stale", "missing data"):
+        some = [cell for cell in cells if cell.status == status]
+        if some:
+            click.echo(f"  {status:<15}{len(some):>5}")
+            if status in ("to do", "failed", "stale"):
+                for cell in some[:20]:
+                    reason = f": {cell.reason.splitlines()[0]}" if cell.reason else ""
+                    click.echo(f"    {cell.title}{reason}")
+                if len(some) > 20:
+                    click.echo(f"    … and {len(some) - 20} more (--json lists all)")
+    for reason in dict.fromkeys(cell.missing for cell in cells if cell.missing):
+        click.echo(f"Missing data: {reason}")
+
+
+def print_result(result: Any, form: str) -> None:
+    from rankbench.render import render
+
+    click.echo(render(result.drawn(), form, sys.stdout.isatty()), nl=False)
+    cells = result.cells
+    failed = [cell for cell in cells if cell.status in ("failed", "to do")]
+    for cell in failed[:10]:
+        click.echo(f"Failed: {cell.title}: {cell.reason.splitlines()[0] if cell.reason else 'see above'}", err=True)
+    if len(failed) > 10:
+        click.echo(f"… and {len(failed) - 10} more; `--dry-run --json` lists all.", err=True)
+    for reason in dict.fromkeys(cell.missing for cell in cells if cell.status == "missing data"):
+        click.echo(f"Missing data: {reason}", err=True)
+    stale = sum(cell.status == "stale" for cell in cells)
+    if stale:
+        click.echo(
+            f"{stale} stored cells are stale: their plugin's source has changed since. "
+            "`--rerun stale` computes them again, `--accept-stale` keeps them.",
+            err=True,
+        )
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@where
+@click.option(
+    "--format", "form", default="text", type=click.Choice(["text", "markdown", "latex", "html", "csv", "json"])
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def table(file: Path | None, results: Path, cache: Path | None, form: str, as_json: bool, **_: Any) -> None:
+    """Draw the table of a benchmark from stored results; without FILE, of every benchmark ever run into them."""
+    from rankbench.benchmark import Benchmark
+    from rankbench.plan import default_cache
+    from rankbench.registry import Registry
+    from rankbench.render import render
+    from rankbench.store import ResultStore
+    from rankbench.table import Drawer
+
+    drawer = Drawer(Registry.installed(), ResultStore(results), cache or default_cache())
+    benchmarks = [Benchmark.read(file)] if file else list(drawer.stored())
+    if not benchmarks:
+        raise RankbenchError(
+            f"{results}: holds no results yet. `rankbench run FILE` makes some; --results DIR looks elsewhere."
+        )
+    form = "json" if as_json else form
+    texts = [render(drawer.draw(benchmark), form, sys.stdout.isatty()) for benchmark in benchmarks]
+    if form == "json" and len(texts) > 1:
+        texts = ["[" + ",\n".join(text.strip() for text in texts) + "]\n"]
+    click.echo("\n".join(texts), nl=False)
+
+
+@main.command(name="list")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.option("--json", "as_json", is_flag=True)
+def list_plugins(kind: str, as_json: bool) -> None:
+    """List the installed datasets, rankers, metrics or features."""
+    from rankbench.registry import Registry
+
+    registry = Registry.installed()
+    warn(registry)
+    plugins = [registry.find(kind, name) for name in registry.names(kind)]
+    if as_json:
+        rows = [{"name": p.name, "package": p.distribution, "summary": p.summary} for p in plugins]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max((len(plugin.name) for plugin in plugins), default=0)
+    for plugin in plugins:
+        package = "" if plugin.distribution == "rankbench" else f" [{plugin.distribution}]"
+        click.echo(f"{plugin.name:<{width}}  {plugin.summary}{package}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+def plugins(as_json: bool) -> None:
+    """List the packages that bring plugins, the broken ones too."""
+    from rankbench.registry import Registry
+
+    registry = Registry.installed()
+    packages: dict[str, list[str]] = {}
+    for plugin in registry.plugins.values():
+        label = f"{plugin.distribution} {plugin.distribution_version}".strip()
+        packages.setdefault(label, []).append(f"{plugin.kind[:-1]} {plugin.name}")
+    if as_json:
+        unusable = [
+            {"package": b.distribution, "entry_point": b.entry_point, "message": b.message} for b in registry.broken
+        ]
+        click.echo(json.dumps({"packages": packages, "broken": unusable}, indent=1))
+        return
+    for label, names in sorted(packages.items()):
+        click.echo(f"{label}\n  " + "\n  ".join(sorted(names)))
+    for broken in registry.broken:
+        click.echo(f"{broken.distribution}, entry point {broken.entry_point!r}: NOT USABLE: {broken.message}")
+        if broken.details:
+            click.echo("    " + broken.details.strip().replace("\n", "\n    "))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@where
+@click.option("--only", default="*", metavar="GLOB", help="Only rows whose label matches.")
+@click.option("--json", "as_json", is_flag=True)
+def why(file: Path, as_json: bool, **options: Any) -> None:
+    """Say of each cell why it is stored, stale, failed or still to do: which part of its key differs."""
+    from rankbench.benchmark import Benchmark
+    from rankbench.reasons import reasons
+    from rankbench.runner import Options, Runner
+
+    runner = Runner(Options(**options))
+    plan = runner.plan(Benchmark.read(file))
+    found = reasons(runner.planner, runner.selected(plan))
+    if as_json:
+        click.echo(
+            json.dumps(
+                [{"cell": c.title, "key": c.key, "status": c.status, "why": text} for c, text in found], indent=1
+            )
+        )
+        return
+    for cell, text in found:
+        click.echo(f"{cell.title}: {cell.status}\n    " + text.replace("\n", "\n    "))
+
+
+@main.command(name="check-plugin")
+@click.argument("name")
+@where
+@click.pass_context
+def check_plugin(context: click.Context, /, name: str, data: Path | None, **_: Any) -> None:
+    """Run the conformance kit on an installed plugin: NAME, or KIND/NAME where two kinds share it."""
+    from rankbench.registry import Registry
+    from rankbench.runner import Options
+    from rankbench.testing import check
+
+    registry = Registry.installed()
+    kind, _, bare = name.rpartition("/")
+    found = [of for of in KINDS if (not kind or of == kind) and (of, bare) in registry.plugins]
+    if not found:
+        known = sorted({other for _, other in registry.plugins})
+        raise RankbenchError(f"no plugin named {name!r}.{did_you_mean(bare, known)} `rankbench plugins` lists them.")
+    good = True
+    for of in found:
+        click.echo(f"{of[:-1]} {bare}")
+        for outcome in check(of, bare, registry=registry, data=Options(data=data).data_root):
+            click.echo(f"  {outcome.mark} {outcome.name}" + (f": {outcome.message}" if outcome.message else ""))
+            good = good and outcome.good
+    context.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Why a cell is stored or not: the part of its key that differs from the nearest stored cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, STALE, PlannedCell, Planner
+
+
+def reasons(planner: Planner, cells: list[PlannedCell]) -> list[tuple[PlannedCell, str]]:
+    """Each cell with an explanation."""
+    stored = [(key, record["key_parts"]) for key, record in planner.store.records() if "key_parts" in record]
+    return [(cell, reason(planner, cell, stored)) for cell in cells]
+
+
+def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Mapping[str, Any]]]) -> str:
+    """One cell's explanation."""
+    if cell.status in (DONE, NOT_APPLICABLE):
+        record = planner.store.record(cell.key or "") or {}
+        because = f" ({record['error']['message']})" if cell.status == NOT_APPLICABLE else ""
+        return f"stored as {str(cell.key)[:12]}, computed {record.get('started', '?')}{because}"
+    if cell.status == STALE:
+        record = planner.store.record(cell.key or "") or {}
+        changed = [
+            place for place, digest in record.get("sources", {}).items() if cell.sources.get(place, digest) != digest
+        ]
+        return (
+            f"stored as {str(cell.key)[:12]}, but the source of {', '.join(changed) or 'its plugins'} has changed since"
+        )
+    if cell.status == MISSING:
+        return cell.missing
+    if cell.status == FAILED:
+        return f"failed: {cell.reason}"
+    if not stored:
+        return "nothing is stored yet"
+    mine = flat(cell.parts)
+    _, _, key, nearest = min(
+        (differing(mine, theirs), theirs.get("ranker.name") != mine["ranker.name"], key, theirs)
+        for key, theirs in ((key, flat(parts)) for key, parts in stored)
+    )
+    lines = [f"not stored; the nearest stored cell is {key[:12]}, which differs in:"]
+    lines += [
+        f"{name}: {short(nearest.get(name))} there, {short(mine.get(name))} here"
+        for name in sorted(mine.keys() | nearest.keys())
+        if mine.get(name) != nearest.get(name)
+    ]
+    return "\n".join(lines)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    return sum(one.get(name) != other.get(name) for name in one.keys() | other.keys())
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested JSON by dotted path."""
+    if isinstance(value, Mapping):
+        return {
+            k: v for name, part in value.items() for k, v in flat(part, f"{prefix}.{name}" if prefix else name).items()
+        }
+    if isinstance(value, list) and value:
+        return {k: v for at, part in enumerate(value) for k, v in flat(part, f"{prefix}[{at}]").items()}
+    return {prefix: value}
+
+
+def short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
