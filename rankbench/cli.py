@@ -274,7 +274,7 @@ def check_plugin(context: click.Context, /, name: str, data: Path | None, **_: A
     from rankbench.testing import check
 
     registry = Registry.installed()
-    kind, _, bare = name.rpartition("/")
+    kind, slash, bare = name.rpartition("/")
     found = [of for of in KINDS if (not kind or of == kind) and (of, bare) in registry.plugins]
     if not found:
         known = sorted({other for _, other in registry.plugins})

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 import rankbench
+import rankbench.testing
 from rankbench_metrics.accuracy import PairwiseAccuracy
 from rankbench_metrics.correlation import KendallTau, PairTau, Spearman
 
@@ -106,21 +107,28 @@ def test_correlations_by_hand():
     assert KendallTau()(scored([1, 2, 3, 4], [1, 3, 2, 4])) == pytest.approx(4 / 6)  # 5 concordant, 1 discordant
     assert Spearman()(scored([1, 2, 3, 4], [1, 3, 2, 4])) == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert KendallTau()(scored([1, 2, 3], [5, 5, 9])) == pytest.approx(2 / np.sqrt(3 * 2))  # one tie: tau-b
-    # margins 1 < 2 < 3 with labels -1, 0, +1: all concordant
-    assert PairTau()(judged([1.0, 2.0, 3.0], [-1, 0, 1])) == pytest.approx(1.0)
-    assert PairTau()(judged([3.0, 2.0, 1.0], [-1, 0, 1])) == pytest.approx(-1.0)
-    assert PairTau()(judged([1.0, 2.0, 2.0], [-1, 0, 1])) == pytest.approx(2 / np.sqrt(2 * 3))
+
+
+def test_pair_tau_by_hand():
+    assert PairTau()(judged([2.0], [1])) == 1.0  # (2, +1) and (-2, -1)
+    assert PairTau()(judged([2.0, 3.0, 0.0], [-1, 1, 0])) < 1.0
+    assert PairTau()(judged([-2.0, 2.0, 0.0], [-1, 1, 0])) == pytest.approx(1.0)
+    assert PairTau()(judged([2.0, -2.0, 0.0], [-1, 1, 0])) == pytest.approx(-1.0)
+    # from both sides 3, -3, 1, -1 with +, -, -, +: of 4 couples with unlike labels 3 agree, of 6 margins none tie
+    assert PairTau()(judged([3.0, 1.0], [1, -1])) == pytest.approx((3 - 1) / np.sqrt(6 * 4))
 
 
 @seeds
-def test_pair_tau_equals_scipys(seed):
+def test_pair_tau_equals_scipys_over_both_sides_of_every_pair(seed):
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(3, 400))
+    n = int(rng.integers(1, 400))
     labels = rng.choice([-1, 0, 1] if seed % 3 else [-1, 1], n)
-    labels[:2] = -1, 1
     margins = (labels * rng.random() + rng.normal(size=n)).round(int(rng.integers(0, 5)))
-    margins[:2] = -9, 9
-    assert PairTau()(judged(margins, labels)) == pytest.approx(stats.kendalltau(margins, labels).statistic, abs=1e-12)
+    margins[0], labels[0] = -9, 1
+    expected = stats.kendalltau(np.append(margins, -margins), np.append(labels, -labels)).statistic
+    assert PairTau()(judged(margins, labels)) == pytest.approx(expected, abs=1e-12)
+    flip = rng.choice([-1, 1], n)
+    assert PairTau()(judged(margins * flip, labels * flip)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_pair_tau_does_not_overflow():
@@ -159,9 +167,14 @@ def test_image_correlations_where_they_are_not_defined(metric):
 
 
 def test_pair_tau_where_it_is_not_defined():
-    with pytest.raises(rankbench.NotApplicable, match="labels never vary"):
-        PairTau()(judged([1.0, 2.0], [1, 1]))
-    with pytest.raises(rankbench.NotApplicable, match="margins never vary"):
-        PairTau()(judged([2.0, 2.0], [1, -1]))
+    with pytest.raises(rankbench.NotApplicable, match="ordered pair"):
+        PairTau()(judged([1.0, 2.0], [0, 0]))
+    with pytest.raises(rankbench.NotApplicable, match="every margin is 0"):
+        PairTau()(judged([0.0, -0.0], [1, -1]))
     with pytest.raises(rankbench.DataError, match="row 0 of margins"):
         PairTau()(judged([np.nan, 2.0], [1, -1]))
+
+
+@pytest.mark.parametrize("metric", [PairwiseAccuracy(), KendallTau(), PairTau(), Spearman()])
+def test_metrics_conform(metric):
+    rankbench.testing.check_metric(metric)

@@ -44,35 +44,38 @@ class Spearman(rankbench.Metric):
 class PairTau(rankbench.Metric):
     """Kendall's tau-b between margins and labels over all pairs, ties included, in [-1, 1].
 
-    It compares pairs with pairs: a larger margin should go with a higher label. A tie pulls a good ranker's value up
-    if its margin lies between those of the two orders.
+    Every pair enters from both sides, as (margin, label) and (-margin, -label): which image was shown on the left is
+    chance, and must not move the value. A pair labelled a tie should have a margin between those of the two orders.
 
-    Raises: NotApplicable where labels or margins never vary.
+    Raises: NotApplicable without an ordered pair, or where every margin is 0.
     """
 
     def __call__(self, judged: rankbench.Judged) -> float:
         numbers("margins", judged.margins)
-        varies("labels", judged.labels)
-        varies("margins", judged.margins)
-        return tau_b(judged.margins, judged.labels)
+        if not judged.labels.any():
+            raise rankbench.NotApplicable("needs an ordered pair")
+        if not judged.margins.any():
+            raise rankbench.NotApplicable("no order to correlate: every margin is 0")
+        return two_sided_tau_b(judged.margins, judged.labels)
 
 
-def tau_b(margins: np.ndarray, labels: np.ndarray) -> float:
-    """Tau-b of margins with labels in {-1, 0, +1}, exact up to the last division.
+def two_sided_tau_b(margins: np.ndarray, labels: np.ndarray) -> float:
+    """Tau-b of (margins, -margins) with (labels, -labels) in {-1, 0, +1}, exact up to the last division.
 
-    Each label's margins are sorted once and placed among those of the lower labels: O(n log n), and faster than sorting
-    rows of both.
+    The margins of each label are sorted once and placed among those of the lower labels: O(n log n).
     """
-    ranked = [np.sort(margins[labels == value]) for value in (-1, 0, 1)]
+    ordered = labels != 0
+    right, tied = np.sort(margins[ordered] * labels[ordered]), margins[~ordered]
+    ranked = [-right[::-1], np.sort(np.concatenate([tied, -tied])), right]  # margins of label -1, 0, +1
     lead, tied_margins, tied_labels = 0, 0, 0  # couples of pairs: concordant less discordant, and tied
     for row, high in enumerate(ranked):
         tied_labels += couples(len(high))
-        tied_margins += sum_couples(high)
+        tied_margins += equal_couples(high)
         for low in ranked[:row]:
             below, upto = (int(np.searchsorted(low, high, side).sum()) for side in ("left", "right"))
             lead += below - (len(low) * len(high) - upto)
             tied_margins += upto - below
-    every = couples(len(margins))
+    every = couples(2 * len(margins))
     return lead / (math.sqrt(every - tied_margins) * math.sqrt(every - tied_labels))
 
 
@@ -81,7 +84,7 @@ def couples(count: int) -> int:
     return count * (count - 1) // 2
 
 
-def sum_couples(ranked: np.ndarray) -> int:
+def equal_couples(ranked: np.ndarray) -> int:
     """How many couples of a sorted array are equal."""
     edges = np.flatnonzero(ranked[1:] != ranked[:-1]) + 1
     runs = np.diff(edges, prepend=0, append=len(ranked))
