@@ -61,7 +61,17 @@ def read_module(path: Path, mtime: int, name: str, package: bool) -> tuple[str, 
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
+    return hashlib.sha256(meaning(tree).encode()).hexdigest(), imported
+
+
+def meaning(node: object) -> str:
+    """A syntax tree as text that is the same for every Python version (`ast.dump` is not)."""
+    if isinstance(node, list):
+        return f"[{','.join(map(meaning, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={meaning(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def imports(tree: ast.AST, name: str, package: bool) -> Iterator[str]:

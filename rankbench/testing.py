@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -449,7 +450,7 @@ def spies(problem: Problem, name: str) -> Mapping[str, NDArray[np.float64]]:
     position[rows] = np.arange(len(rows))
     handed = pairs.swapped(turned).reindexed(position)
     column = next(iter(images.columns.values()), np.zeros(len(images)))
-    by_column = np.asarray([hash(str(value)) % 1000 for value in column], dtype=np.float64)
+    by_column = np.asarray([crc32(str(value).encode()) for value in column], dtype=np.float64)
     by_name = np.arange(len(images), dtype=np.float64) if images.names is not None else np.zeros(len(images))
     index = np.arange(len(images), dtype=np.float64)
     place = np.arange(len(pairs), dtype=np.float64)
