@@ -165,7 +165,7 @@ class Planner:
             if not matching:
                 matching = [{key: value for key, value in column.where.items() if not isinstance(value, list)}]
             built = self._ranker(table, f"benchmark {benchmark.name}, row {row.label!r}")
-            seeds = benchmark.seeds if isinstance(built, str) or type(built).seeded else [None]
+            seeds = benchmark.seeds if isinstance(built, str) or built.seeded else [None]
             for one in matching:
                 for seed in seeds:
                     cell = PlannedCell(row.label, column.choice, one, table, seed, 1)

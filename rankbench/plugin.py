@@ -233,13 +233,13 @@ class Learner:
 class Ranker(Learner):
     """Learns to order images from judged pairs.
 
-    Class attributes:
+    Class attributes, or properties that depend on the parameters:
         learns: False for a baseline that need not beat chance on a toy.
         seeded: False where results do not depend on the seed: one cell then serves all seeds.
     """
 
-    learns: ClassVar[bool] = True
-    seeded: ClassVar[bool] = True
+    learns: Any = True
+    seeded: Any = True
 
     def fit(self, images: Images, pairs: Pairs, run: Run) -> Self:
         """Learn from training images and pairs only. Returns self."""

@@ -223,7 +223,7 @@ def fitted_ranker_findings(
         assert np.array_equal(bench.margins(again, problem, second), margins), (
             "a second fit with the same seed gave others"
         )
-    if not type(ranker).seeded:
+    if not ranker.seeded:
         with found.requirement("does not depend on the seed, as it says"):
             other, third = bench.fit(make(), problem, seed=1)
             assert np.array_equal(bench.margins(other, problem, third), margins), (
@@ -250,7 +250,7 @@ def fitted_ranker_findings(
         assert np.array_equal(bench.margins(twin, problem, bench.run(problem, twin)), one), (
             "a loaded state scores otherwise"
         )
-    if type(ranker).learns:
+    if ranker.learns:
         with found.requirement(f"reaches {LEARNED:.0%} on bright squares"):
             got = accuracy(margins, problem.tests[next(iter(problem.tests))])
             assert got >= LEARNED, f"got {got:.1%}; a baseline that learns nothing says learns = False"

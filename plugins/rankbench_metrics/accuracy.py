@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -26,8 +26,8 @@ class PairwiseAccuracy(rankbench.Metric):
         a margin that is not a number.
     """
 
-    percent: ClassVar[bool] = True
-    decimals: ClassVar[int] = 2
+    percent = True
+    decimals = 2
 
     ties: Literal["half", "wrong"] = "half"
     weighted: bool = False
@@ -37,15 +37,16 @@ class PairwiseAccuracy(rankbench.Metric):
         if np.isnan(margins).any():
             row = int(np.flatnonzero(np.isnan(margins))[0])
             raise rankbench.DataError(f"pairwise accuracy: the margin of pair {row} is not a number.")
-        if self.weighted and weights is None:
+        if not self.weighted:
+            weights = None
+        elif weights is None:
             raise rankbench.NotApplicable("needs pairs with weights")
         side = (margins > 0).view(np.int8) - (margins < 0).view(np.int8)  # +1 left is predicted to show more
-        agreement = side * labels  # +1 right, -1 wrong, 0 a tie
-        right, all_pairs = (count(mask, weights if self.weighted else None) for mask in (agreement > 0, labels != 0))
-        if all_pairs == 0:
+        ordered = count(labels != 0, weights)
+        if ordered == 0:
             raise rankbench.NotApplicable("needs an ordered pair" + (" of positive weight" if self.weighted else ""))
-        tied = count((side == 0) & (labels != 0), weights if self.weighted else None)
-        return float((right + CREDIT[self.ties] * tied) / all_pairs)
+        right, tied = count(side * labels > 0, weights), count((side == 0) & (labels != 0), weights)
+        return float((right + CREDIT[self.ties] * tied) / ordered)
 
 
 def count(mask: np.ndarray, weights: np.ndarray | None) -> float:

@@ -48,15 +48,16 @@ class SiameseSmall(rankbench.Ranker):
 
         from rankbench_rankers import siamese_small_network as small
 
-        if len(pairs) == 0:
-            raise rankbench.NotApplicable("needs training pairs")
+        counting = pairs if pairs.weight is None else pairs.take(pairs.weight > 0)
+        if len(counting) == 0:
+            raise rankbench.NotApplicable("needs training pairs" + ("" if len(pairs) == 0 else " of positive weight"))
         torch.set_num_threads(run.threads)
         self.network_ = small.new_network(self.width, self.dropout, run.seed)
         schedule = small.Schedule(
             self.epochs, self.minimum_steps, self.batch_size, self.learning_rate, self.weight_decay
         )
         pixels = run.pixels(images, self.size)
-        small.train(self.network_, pixels, pairs, schedule, small.FLIPS[self.augment], run)
+        small.train(self.network_, pixels, counting, schedule, small.FLIPS[self.augment], run)
         return self
 
     def score(self, images: rankbench.Images, run: rankbench.Run) -> np.ndarray:

@@ -131,8 +131,9 @@ def train(
     generator = run.rng
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # dropout draws from it
         torch.manual_seed(int(generator.integers(2**62)))
-        step, total, seen = 0, 0.0, 0
+        step = 0
         while step < steps:
+            first, total = step, 0.0
             shuffled = np.array_split(generator.permutation(len(partners.images)), batches)
             for places in shuffled[: steps - step]:
                 rows = partners.images[places]
@@ -143,17 +144,14 @@ def train(
                 margin = scores[torch.from_numpy(own)] - latest[torch.from_numpy(partners.other[at])]
                 label = torch.from_numpy(partners.label[at]).to(device)
                 weight = None if partners.weight is None else torch.from_numpy(partners.weight[at]).to(device)
-                if weight is None or weight.sum() > 0:
-                    loss = ranknet_loss(margin, label, weight)
-                    total, seen = total + checked(loss, step, scheduler), seen + 1
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
+                loss = ranknet_loss(margin, label, weight)
+                total += checked(loss, step, scheduler)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
                 scheduler.step()
                 step += 1
-            if seen:
-                run.log(step, loss=total / seen)
-            total, seen = 0.0, 0
+            run.log(step, loss=total / (step - first))
 
 
 def optimization(network: SmallNetwork, schedule: Schedule, steps: int):
