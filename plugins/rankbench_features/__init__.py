@@ -9,5 +9,6 @@ def rankbench_features():
         "hog": "rankbench_features.hog:Hog",
         "gist": "rankbench_features.gist:Gist",
         "color-histogram": "rankbench_features.color_histogram:ColorHistogram",
+        "cell-statistics": "rankbench_features.cell_statistics:CellStatistics",
         "lbp": "rankbench_features.lbp:Lbp",
     }

@@ -9,24 +9,23 @@ import rankbench
 DARKEST = 0.02  # of the image's median grey: darker counts as this dark
 FAINTEST = 0.01  # of the median grey: added to a deviation or difference before its logarithm
 TYPICAL = 0.06  # of the median grey: a deviation or difference of this size counts as 0
-STATISTICS = 9
 
 
 @dataclass(frozen=True)
 class CellStatistics(rankbench.Feature):
-    """Order statistics, over the cells of several grids, of nine measures of a cell.
+    """Order statistics, over the cells of several grids, of eight measures of a cell.
 
-    Grey levels are divided by the image's median, so that exposure does not matter. Of each cell: the mean, darkest,
-    brightest and lowest-tenth level; the standard deviation; the mean and largest gradient magnitude (central
-    differences); the mean horizontal and vertical difference. All are logarithms. Each measure is sorted over the
+    Grey levels are divided by the image's median, so that exposure does not matter. Of each cell: the mean, darkest
+    and brightest level; the standard deviation; the mean and largest gradient magnitude (central differences); the mean
+    horizontal and vertical difference. All are logarithms. Each measure is sorted over the
     cells of a grid and read at `ranks` even places from least to most: a small dark or rough spot shows at the ends,
     wherever it lies. Our design, for defects and blemishes, which are few, local and anywhere.
 
     Args:
         size: side in pixels of the square the image is stretched to.
-        grids: cells along a side, one number a grid; each divides size, by at least 4.
+        grids: cells along a side, one number a grid; each divides size, into cells of 4 pixels or more.
         ranks: how many places of the sorted cells are read; at least 2.
-    Dimensions: grids × ranks × 9.
+    Dimensions: grids × ranks × 8.
     """
 
     size: int = 256
@@ -57,12 +56,9 @@ class CellStatistics(rankbench.Feature):
 
 
 def measures(grey, across, down, magnitude, cells):
-    """(cells², 9) logarithms of a grid's measures, near 0 where an image is ordinary."""
+    """(cells², 8) logarithms of a grid's measures, near 0 where an image is ordinary."""
     level, slope = by_cell(grey, cells), by_cell(magnitude, cells)
-    tenth = level.shape[1] // 10
-    levels = [
-        level.mean(axis=1), level.min(axis=1), level.max(axis=1), np.partition(level, tenth, axis=1)[:, tenth],
-    ]  # fmt: skip
+    levels = [level.mean(axis=1), level.min(axis=1), level.max(axis=1)]
     energies = [
         level.std(axis=1), slope.mean(axis=1), slope.max(axis=1),
         by_cell(across, cells).mean(axis=1), by_cell(down, cells).mean(axis=1),
@@ -79,6 +75,6 @@ def by_cell(plane, cells):
 
 
 def sorted_at(values, ranks):
-    """(ranks, 9) each column sorted, at even places from the least to the most."""
+    """(ranks, 8) each column sorted, at even places from the least to the most."""
     places = np.round(np.linspace(0, len(values) - 1, ranks)).astype(int)
     return np.sort(values, axis=0)[places]

@@ -62,19 +62,19 @@ class PairTau(rankbench.Metric):
 def two_sided_tau_b(margins: np.ndarray, labels: np.ndarray) -> float:
     """Tau-b of (margins, -margins) with (labels, -labels) in {-1, 0, +1}, exact up to the last division.
 
-    The margins of each label are sorted once and placed among those of the lower labels: O(n log n).
+    The margins of each label are sorted once and placed among those of the lower labels: O(n log n). The two sides
+    mirror each other, so that +1 over 0 counts for 0 over -1 as well.
     """
     ordered = labels != 0
-    right, tied = np.sort(margins[ordered] * labels[ordered]), margins[~ordered]
-    ranked = [-right[::-1], np.sort(np.concatenate([tied, -tied])), right]  # margins of label -1, 0, +1
-    lead, tied_margins, tied_labels = 0, 0, 0  # couples of pairs: concordant less discordant, and tied
-    for row, high in enumerate(ranked):
-        tied_labels += couples(len(high))
-        tied_margins += equal_couples(high)
-        for low in ranked[:row]:
-            below, upto = (int(np.searchsorted(low, high, side).sum()) for side in ("left", "right"))
-            lead += below - (len(low) * len(high) - upto)
-            tied_margins += upto - below
+    right, tie = np.sort(margins[ordered] * labels[ordered]), np.sort(np.abs(margins[~ordered]))
+    left, tied = -right[::-1], np.concatenate([-tie[::-1], tie])
+    lead = 0  # couples of pairs: concordant less discordant
+    tied_margins = 2 * equal_couples(right) + equal_couples(tied)
+    for low, times in ((left, 1), (tied, 2)):
+        below, upto = (int(np.searchsorted(low, right, side).sum()) for side in ("left", "right"))
+        lead += times * (below + upto - len(low) * len(right))
+        tied_margins += times * (upto - below)
+    tied_labels = 2 * couples(len(right)) + couples(len(tied))
     every = couples(2 * len(margins))
     return lead / (math.sqrt(every - tied_margins) * math.sqrt(every - tied_labels))
 

@@ -16,6 +16,7 @@ import rankbench
 
 HOLDOUT_SHARE = 0.2
 HOLDOUT_C = tuple(10.0**power for power in range(-5, 3))  # tried in this order, each fit starting from the last
+FALLBACK_C = 0.1  # Parikh & Grauman's, where there are too few pairs to hold some out
 
 
 @dataclass
@@ -33,7 +34,8 @@ class RankSVM(rankbench.Ranker):
     Args:
         features: what describes an image.
         C: cost of an ordered pair, or "holdout": the power of ten from 1e-5 to 100 whose model orders most pairs of
-            `run.holdout(images, pairs, 0.2)`, the smaller of equals; then refitted on all pairs.
+            `run.holdout(images, pairs, 0.2)`, the smaller of equals; then refitted on all pairs. 0.1 where that leaves no
+            ordered pair on one of the sides.
         C_similar: cost of a tie; None for the same as C.
     """
 
@@ -77,8 +79,8 @@ class RankSVM(rankbench.Ranker):
         for cost in HOLDOUT_C:
             weights = minimize(x, self._judgements(len(x), fitted, cost), start=weights)
             scores = x @ weights
-            right = np.sign(scores[held.left] - scores[held.right]) * label  # 1 right, -1 wrong, 0 no order
-            accuracy = float(0.5 + right[held.ordered].mean() / 2)
+            right = np.sign(scores[held.left] - scores[held.right]) * held.judgement  # 1 right, -1 wrong, 0 no order
+            accuracy = (1 + float(right[held.ordered].mean())) / 2
             run.log(np.log10(cost), holdout_accuracy=accuracy)
             if accuracy > best_accuracy:
                 best, best_accuracy = cost, accuracy
