@@ -76,6 +76,7 @@ class TestSet:
         position = np.full(len(problem.images), -1, np.int64)
         position[rows] = np.arange(len(rows))
         images = problem.images.take(rows)
+        pairs = pairs.without_inputs()  # evidence for a ranker; nothing a metric looks at
         return cls(pairs.reindexed(position), images.digests, images.names, dict(images.columns)), rows
 
     @cached_property
@@ -106,20 +107,20 @@ class Outcome:
     def judged(self, test: TestSet) -> Judged:
         """What a metric sees: without the images that could not be read, and their pairs."""
         margins, pairs = self.pair_margins(test.pairs), test.pairs
-        targets = test.columns.get("score")
         known = ~np.isnan(margins)
-        scores = self.scores
         if not known.all():
             margins, pairs = margins[known], pairs.take(known)
-        if targets is not None and scores is not None:
-            present = ~np.isnan(scores) & ~np.isnan(targets.astype(np.float64))
-            scores, targets = scores[present], targets[present].astype(np.float64)
-        weights = pairs.weight
-        return Judged(
-            margins, pairs.judgement, weights, scores, None if targets is None else targets.astype(np.float64)
-        )
+        scores, targets = self.scores, test.columns.get("score")
+        if targets is not None and (targets.ndim != 1 or targets.dtype.kind not in "biuf"):
+            targets = None  # a column of that name that is no number
+        if targets is not None:
+            targets = targets.astype(np.float64)
+        if scores is not None:
+            present = ~np.isnan(scores) if targets is None else ~(np.isnan(scores) | np.isnan(targets))
+            scores, targets = scores[present], None if targets is None else targets[present]
+        return Judged(margins, pairs.judgement, pairs.weight, scores, targets)
 
     def tied(self, test: TestSet) -> float:
-        """Share of the ordered pairs that got a margin of exactly 0."""
-        ordered = test.pairs.ordered
-        return float((self.pair_margins(test.pairs)[ordered] == 0).mean()) if ordered.any() else 0.0
+        """Share of the ordered pairs that got a margin of exactly 0; pairs of unreadable images do not count."""
+        margins = self.judged(test).margins[self.judged(test).labels != 0]
+        return float((margins == 0).mean()) if len(margins) else 0.0

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,12 @@ def print_result(result: Any, form: str) -> None:
 
     click.echo(render(result.drawn(), form, sys.stdout.isatty()), nl=False)
     cells = result.cells
+    counts = Counter(cell.status for cell in cells)
+    click.echo(
+        f"{len(cells)} cells: {', '.join(f'{count} {status}' for status, count in counts.items())}; "
+        f"{result.plan.fitted} fitted in this run.",
+        err=True,
+    )
     failed = [cell for cell in cells if cell.status in ("failed", "to do")]
     for cell in failed[:10]:
         click.echo(f"Failed: {cell.title}: {cell.reason.splitlines()[0] if cell.reason else 'see above'}", err=True)
@@ -171,26 +178,49 @@ def print_result(result: Any, form: str) -> None:
     "--format", "form", default="text", type=click.Choice(["text", "markdown", "latex", "html", "csv", "json"])
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def table(file: Path | None, results: Path, cache: Path | None, form: str, as_json: bool, **_: Any) -> None:
+@click.pass_context
+def table(
+    context: click.Context,
+    /,
+    file: Path | None,
+    results: Path,
+    cache: Path | None,
+    form: str,
+    as_json: bool,
+    **_others: Any,
+) -> None:
     """Draw the table of a benchmark from stored results; without FILE, of every benchmark ever run into them."""
     from rankbench.benchmark import Benchmark
     from rankbench.plan import default_cache
     from rankbench.registry import Registry
-    from rankbench.render import render
+    from rankbench.render import render, render_all
     from rankbench.store import ResultStore
     from rankbench.table import Drawer
 
-    drawer = Drawer(Registry.installed(), ResultStore(results), cache or default_cache())
-    benchmarks = [Benchmark.read(file)] if file else list(drawer.stored())
-    if not benchmarks:
+    registry = Registry.installed()
+    warn(registry)
+    drawer = Drawer(registry, ResultStore(results), cache or default_cache())
+    if file is None:
+        drawn = list(drawer.every())
+    else:
+        benchmark = Benchmark.read(file)
+        if drawer.store.plan(benchmark.name) is None:
+            click.echo(f"Note: {results} holds no run of {file}; `rankbench run {file}` makes one.", err=True)
+        drawn = [drawer.draw(benchmark)]
+    if not drawn:
         raise RankbenchError(
             f"{results}: holds no results yet. `rankbench run FILE` makes some; --results DIR looks elsewhere."
         )
+    tables = [one for one in drawn if not isinstance(one, RankbenchError)]
     form = "json" if as_json else form
-    texts = [render(drawer.draw(benchmark), form, sys.stdout.isatty()) for benchmark in benchmarks]
-    if form == "json" and len(texts) > 1:
-        texts = ["[" + ",\n".join(text.strip() for text in texts) + "]\n"]
-    click.echo("\n".join(texts), nl=False)
+    text = (
+        render_all(tables, form, sys.stdout.isatty()) if file is None else render(tables[0], form, sys.stdout.isatty())
+    )
+    click.echo(text, nl=False)
+    for one in drawn:
+        if isinstance(one, RankbenchError):
+            click.echo(f"Error: {one}", err=True)
+    context.exit(2 if any(isinstance(one, RankbenchError) for one in drawn) else 0)
 
 
 @main.command(name="list")
@@ -250,6 +280,7 @@ def why(file: Path, as_json: bool, **options: Any) -> None:
     from rankbench.runner import Options, Runner
 
     runner = Runner(Options(**options))
+    warn(runner.registry)
     plan = runner.plan(Benchmark.read(file))
     found = reasons(runner.planner, runner.selected(plan))
     if as_json:
@@ -267,14 +298,14 @@ def why(file: Path, as_json: bool, **options: Any) -> None:
 @click.argument("name")
 @where
 @click.pass_context
-def check_plugin(context: click.Context, /, name: str, data: Path | None, **_: Any) -> None:
+def check_plugin(context: click.Context, /, name: str, data: Path | None, **_others: Any) -> None:
     """Run the conformance kit on an installed plugin: NAME, or KIND/NAME where two kinds share it."""
     from rankbench.registry import Registry
     from rankbench.runner import Options
     from rankbench.testing import check
 
     registry = Registry.installed()
-    kind, slash, bare = name.rpartition("/")
+    kind, _, bare = name.rpartition("/")
     found = [of for of in KINDS if (not kind or of == kind) and (of, bare) in registry.plugins]
     if not found:
         known = sorted({other for _, other in registry.plugins})

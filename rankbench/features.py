@@ -85,7 +85,8 @@ class RowStore:
 
     def rows(self, ids: NDArray[np.uint8], normalize: bool = False) -> StoredRows:
         """A view of the rows of these ids, all of which must be there."""
-        return StoredRows(list(self._chunks.values()), np.array([self._index[key] for key in keys(ids)]), normalize)
+        where = np.array([self._index[key] for key in keys(ids)], dtype=np.int64).reshape(-1, 2)
+        return StoredRows(list(self._chunks.values()), where, normalize)
 
 
 def keys(ids: NDArray[np.uint8]) -> list[bytes]:
@@ -98,7 +99,7 @@ class StoredRows:
 
     def __init__(self, chunks: list[NDArray[Any]], where: NDArray[np.int64], normalize: bool) -> None:
         self._chunks, self._where, self._normalize = chunks, where, normalize
-        first = chunks[int(where[0, 0])] if len(where) else np.zeros((0, 0), np.float32)
+        first = chunks[int(where[0, 0]) if len(where) else 0] if chunks else np.zeros((0, 0), np.float32)
         self.shape: tuple[int, ...] = (len(where), *first.shape[1:])
         self.dtype: np.dtype[Any] = first.dtype
 
@@ -106,15 +107,13 @@ class StoredRows:
         return len(self._where)
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        where = self._where[rows]
-        if where.ndim == 1:
-            one: NDArray[Any] = self._normalized(np.array(self._chunks[where[0]][where[1]])[None])[0]
-            return one
+        asked = self._where[rows]
+        where = asked.reshape(-1, 2)
         out = np.empty((len(where), *self.shape[1:]), self.dtype)
         for chunk in np.unique(where[:, 0]):
             mask = where[:, 0] == chunk
             out[mask] = self._chunks[chunk][where[mask, 1]]
-        return self._normalized(out)
+        return self._normalized(out).reshape(*asked.shape[:-1], *self.shape[1:])
 
     def _normalized(self, rows: NDArray[Any]) -> NDArray[Any]:
         if not self._normalize:

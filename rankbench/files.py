@@ -14,6 +14,8 @@ import socket
 import threading
 import time
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,14 @@ import numpy as np
 
 from rankbench.errors import DataError, StoreError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 HEARTBEAT = 2.0  # seconds between signs of life of a claim
 SILENCE = 20.0  # seconds without one after which a claim is taken over
+MARK = "state/"
 
 
 def canonical_json(value: Any) -> str:
@@ -42,8 +50,8 @@ def storing(what: Path) -> Iterator[None]:
         raise StoreError(f"{what}: cannot be stored ({reason}). {hint}") from error
 
 
-def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all, surviving a power cut."""
+def write_file(path: Path, content: bytes | str, replace: bool = True) -> bool:
+    """Write a file whole or not at all, surviving a power cut. Without `replace`, False if it was there already."""
     data = content.encode() if isinstance(content, str) else content
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +61,18 @@ def write_file(path: Path, content: bytes | str) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:
+            if replace:
+                os.replace(draft, path)
+                return True
+            try:
+                os.link(draft, path)  # unlike rename, refuses to replace
+            except FileExistsError:
+                return False
+            except (PermissionError, NotImplementedError):  # a file system without links
+                os.replace(draft, path)
+            return True
+        finally:
             draft.unlink(missing_ok=True)
-            raise
 
 
 def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = False) -> bool:
@@ -66,7 +82,7 @@ def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = Fal
     """
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}")
+        draft, aside = (target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}") for _ in range(2))
         try:
             draft.mkdir()
             fill(draft)
@@ -77,19 +93,24 @@ def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = Fal
             if target.exists():
                 if not replace:
                     return False
-                aside = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}")
                 os.rename(target, aside)
-                os.rename(draft, target)
-                shutil.rmtree(aside, ignore_errors=True)
-                return True
-            os.rename(draft, target)
-            return True
-        except OSError:
-            if target.is_dir():  # another process was first: rename refuses a folder that is not empty
-                return False
-            raise
+            return rename_folder(draft, target)
         finally:
+            if aside.exists() and not target.exists():
+                os.rename(aside, target)
             shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def rename_folder(draft: Path, target: Path) -> bool:
+    """False if another process was first: rename refuses a folder that is not empty."""
+    try:
+        os.rename(draft, target)
+    except OSError:
+        if target.is_dir():
+            return False
+        raise
+    return True
 
 
 def sync(path: Path) -> None:
@@ -103,11 +124,24 @@ def sync(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file that rankbench wrote. StoreError with the path if it does not parse."""
+    """A JSON file that rankbench wrote. StoreError with the path if it cannot be read or does not parse."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise StoreError(f"{path}: is no JSON ({error}). Delete it; what it held will be computed again.") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an npz file, none of them unpickled. StoreError with the path if it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error}). Delete its folder and run again, or copy it from where it came from."
+        ) from error
 
 
 def write_state(folder: Path, state: Mapping[str, Any], who: str) -> int:
@@ -121,8 +155,8 @@ def write_state(folder: Path, state: Mapping[str, Any], who: str) -> int:
         text = json.dumps(values, allow_nan=True)
     except TypeError as error:
         raise DataError(f"{who}: state may hold arrays and JSON values only ({error}).") from error
-    if arrays:
-        np.savez(folder / "state.npz", **arrays)  # type: ignore[arg-type]
+    if arrays:  # the mark keeps a name from being taken for a parameter of np.savez
+        np.savez(folder / "state.npz", **{f"{MARK}{name}": array for name, array in arrays.items()})  # type: ignore[arg-type]
     (folder / "state.json").write_text(text)
     return sum(file.stat().st_size for file in folder.iterdir())
 
@@ -131,8 +165,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What `write_state` wrote."""
     state: dict[str, Any] = dict(read_json(folder / "state.json"))
     if (folder / "state.npz").exists():
-        with np.load(folder / "state.npz", allow_pickle=False) as arrays:
-            state.update({name: arrays[name] for name in arrays.files})
+        state.update({name.removeprefix(MARK): array for name, array in read_arrays(folder / "state.npz").items()})
     return state
 
 
@@ -144,24 +177,22 @@ class Claim:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
 
     def take(self) -> bool:
         """True if the claim is ours now."""
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "born": birth(os.getpid())}
+        me = os.getpid()
+        owner = {"host": socket.gethostname(), "pid": me, "born": birth(me), "token": self._token}
         with storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._abandoned():
-                stale = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:8]}")
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(self.path, stale)  # of several takers only one succeeds
-                    stale.unlink()
-            try:
-                with open(self.path, "x") as file:
-                    json.dump(owner, file)
-            except FileExistsError:
-                return False
+            with alone(self.path.parent):  # looking at a claim and taking it over is one step
+                if self._abandoned():
+                    self.path.unlink(missing_ok=True)
+                if self.path.exists():
+                    return False
+                self._write(owner)
         self._beating = threading.Thread(target=self._beat, daemon=True)
         self._beating.start()
         return True
@@ -171,24 +202,50 @@ class Claim:
         self._stop.set()
         if self._beating is not None:
             self._beating.join()
-            self.path.unlink(missing_ok=True)
             self._beating = None
+            with contextlib.suppress(OSError), alone(self.path.parent):
+                if self._ours():
+                    self.path.unlink()
+
+    def _write(self, owner: Mapping[str, Any]) -> None:
+        try:
+            with open(self.path, "x") as file:
+                json.dump(owner, file)
+        except OSError:  # a full disk: an empty claim would keep the others waiting
+            self.path.unlink(missing_ok=True)
+            raise
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with contextlib.suppress(OSError):
-                os.utime(self.path)
+            with contextlib.suppress(OSError), alone(self.path.parent):
+                if self._ours():
+                    os.utime(self.path)
+
+    def _ours(self) -> bool:
+        """Whether nobody took it over while we were silent (a laptop that slept, say)."""
+        return self._token in self.path.read_text()
 
     def _abandoned(self) -> bool:
         try:
             silent = time.time() - self.path.stat().st_mtime > SILENCE
             owner = json.loads(self.path.read_text())
+            here = owner["host"] == socket.gethostname()
+            return silent or (here and birth(owner["pid"]) != owner["born"])
         except OSError:
             return False
-        except ValueError:  # being written, or its writer died doing so
+        except (ValueError, TypeError, LookupError):  # its writer died, or no room was left for it
             return silent
-        here = owner.get("host") == socket.gethostname()
-        return silent or (here and birth(owner["pid"]) != owner["born"])
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time for each folder; the system lets go of the lock when its holder dies."""
+    if fcntl is None:
+        yield
+        return
+    with open(folder / ".lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def birth(pid: int) -> str:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +23,24 @@ from rankbench.errors import DataError, NotApplicable, UnreadableImage
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
 
 
 def frozen(values: ArrayLike, what: str) -> Array:
     """A read-only array of numbers, booleans or strings; DataError for anything else."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{what}: rows of unequal length make no array ({error}).") from error
     if array.dtype == object:
         array = np.asarray([str(value) for value in array.ravel()]).reshape(array.shape)
     if array.dtype.kind not in "biufUS":
         raise DataError(f"{what}: values of type {array.dtype} cannot be stored; use numbers, booleans or strings.")
+    return read_only(array)
+
+
+def read_only(array: NDArray[T]) -> NDArray[T]:
+    """A view of an array that cannot be written through."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -58,8 +69,7 @@ def array_bytes(array: Array) -> bytes:
         body = np.ascontiguousarray(array, dtype=kinds[array.dtype.kind]).tobytes()
     else:
         body = json.dumps(array.astype(str).tolist()).encode()
-    kind = "i" if array.dtype.kind in "iu" else array.dtype.kind
-    return f"{kind}{array.shape}:".encode() + body
+    return f"{array.dtype.kind}{array.shape}:".encode() + body
 
 
 def digest_of(parts: Iterable[bytes]) -> str:
@@ -102,7 +112,9 @@ class FileContent:
             with Image.open(self.paths[row]) as image:
                 upright = ImageOps.exif_transpose(image) if self.exif else image
                 return rgb(upright)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a broken file makes Pillow raise nearly anything
             raise UnreadableImage(f"{self.paths[row]}: cannot be decoded ({error}). Replace or remove it.") from error
 
     def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
@@ -134,7 +146,12 @@ class DrawnContent:
     draw: Callable[[int], NDArray[np.uint8]]
 
     def decode(self, row: int) -> NDArray[np.uint8]:
-        return as_rgb(self.draw(row), f"image {row}")
+        try:
+            return as_rgb(self.draw(row), self.describe(row))
+        except (OSError, SyntaxError) as error:  # what Pillow raises for a packaged file that is broken
+            raise UnreadableImage(
+                f"{self.describe(row)}: cannot be decoded ({error}). Replace or remove it."
+            ) from error
 
     def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
         return self.known
@@ -159,7 +176,7 @@ class NameContent:
 
 def rgb(image: Any) -> NDArray[np.uint8]:
     """A PIL image as (H, W, 3) uint8; transparency is laid on white, 16-bit greys are scaled down."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return np.repeat((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         from PIL import Image
@@ -174,9 +191,14 @@ def as_rgb(array: ArrayLike, what: str) -> NDArray[np.uint8]:
     pixels = np.asarray(array)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise DataError(f"{what} must be (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}.")
-    view = pixels.view()
-    view.flags.writeable = False
-    return view
+    return read_only(pixels)
+
+
+def below_common_folder(paths: Sequence[Path]) -> list[str]:
+    """The paths without what all their folders share, so that a name says nothing about this machine."""
+    whole = [os.path.abspath(path) for path in paths]
+    common = os.path.commonpath([os.path.dirname(path) for path in whole])
+    return [os.path.relpath(path, common) for path in whole]
 
 
 def digest_rows(digests: Iterable[bytes]) -> NDArray[np.uint8]:
@@ -225,7 +247,7 @@ class Images(Sequence[NDArray[np.uint8]]):
         known = None if digests is None else checked_digests(digests, len(files))
         default = [path.name for path in files]
         if names is None and len(set(default)) != len(default):
-            default = [path.as_posix() for path in files]
+            default = [Path(path).as_posix() for path in below_common_folder(files)]
         self._build(FileContent(files, exif, known), len(files), names or default, columns, inputs)
         self.exif = exif
 
@@ -278,10 +300,13 @@ class Images(Sequence[NDArray[np.uint8]]):
         self._content = content
         self._rows: Ints = np.arange(count)
         self._digests: NDArray[np.uint8] | None = None
+        self._told = True
         self.exif = False
         self.names: tuple[str, ...] | None = None if names is None else tuple(map(str, names))
         if self.names is not None and (len(self.names) != count or len(set(self.names)) != count):
-            raise DataError(f"images: {count} images need {count} unique names; got {len(set(self.names))}.")
+            again = [name for name, times in Counter(self.names).items() if times > 1]
+            which = f" {again[0]!r} stands there twice." if again else ""
+            raise DataError(f"images: {count} images need {count} unique names; got {len(set(self.names))}.{which}")
         self.columns = named_arrays(columns, count, "images.columns")
         self.inputs = named_arrays(inputs, count, "images.inputs")
         return self
@@ -298,10 +323,7 @@ class Images(Sequence[NDArray[np.uint8]]):
             return self.take(np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        pixels = self._content.decode(int(self._rows[index]))
-        view = pixels.view()
-        view.flags.writeable = False
-        return view
+        return read_only(self._content.decode(int(self._rows[index])))
 
     @property
     def has_content(self) -> bool:
@@ -322,12 +344,12 @@ class Images(Sequence[NDArray[np.uint8]]):
     def with_digests(self, memo: DigestMemo | None) -> Images:
         """These images with their digests known, read through `memo`. Returns self."""
         if self._digests is None:
-            self._digests = self._content.digests(memo)[self._rows]
+            self._digests = read_only(self._content.digests(memo)[self._rows])
         return self
 
     def describe(self, row: int) -> str:
-        """Where image `row` came from, for a message."""
-        return self._content.describe(int(self._rows[row]))
+        """Where image `row` came from, for a message; its number alone in a view that withholds names."""
+        return self._content.describe(int(self._rows[row])) if self._told else f"image {row}"
 
     def take(
         self,
@@ -337,11 +359,12 @@ class Images(Sequence[NDArray[np.uint8]]):
         columns: Iterable[str] | None = None,
         inputs: Iterable[str] | None = None,
     ) -> Images:
-        """A view of some images, with only the named columns and inputs (None: all of them)."""
+        """A view of some images (indices or a mask), with only the named columns and inputs (None: all of them)."""
+        rows = np.arange(len(self))[rows]
         view = Images.__new__(Images)
-        view._content, view.exif = self._content, self.exif
+        view._content, view.exif, view._told = self._content, self.exif, self._told and names
         view._rows = self._rows[rows]
-        view._digests = None if self._digests is None else self._digests[rows]
+        view._digests = None if self._digests is None else read_only(self._digests[rows])
         view.names = tuple(self.names[row] for row in rows) if names and self.names is not None else None
         kept = self.columns if columns is None else {name: self.columns[name] for name in columns}
         given = self.inputs if inputs is None else {name: self.inputs[name] for name in inputs}
@@ -351,23 +374,23 @@ class Images(Sequence[NDArray[np.uint8]]):
 
 
 def checked_digests(digests: ArrayLike | Sequence[bytes], count: int) -> NDArray[np.uint8]:
-    rows = digests if isinstance(digests, np.ndarray) else digest_rows(bytes(d) for d in digests)  # type: ignore
+    if isinstance(digests, np.ndarray):
+        rows, got = digests, f"{digests.shape} {digests.dtype}"
+    else:
+        each = [bytes(d) for d in digests]  # type: ignore[union-attr, arg-type]
+        whole = all(len(d) == 32 for d in each)
+        rows = digest_rows(each) if whole else np.zeros((0, 0), np.uint8)
+        got = f"{len(each)} byte strings of length {', '.join(map(str, sorted({len(d) for d in each})))}"
     if rows.shape != (count, 32) or rows.dtype != np.uint8:
-        raise DataError(f"images: digests must be ({count}, 32) uint8, one sha-256 an image; got {rows.shape}.")
+        raise DataError(f"images: digests must be ({count}, 32) uint8, one sha-256 an image; got {got}.")
     return rows
 
 
-def digest_order(digests: NDArray[np.uint8], ties: Callable[[Ints], list[bytes]]) -> Ints:
-    """Rows in the order of their digests; equal digests in the order of what `ties` says of them."""
+def digest_order(digests: NDArray[np.uint8]) -> tuple[Ints, list[slice]]:
+    """Rows in the order of their digests, and where in it two or more digests are equal."""
     words = np.ascontiguousarray(digests).view(">u8").reshape(-1, 4)
     order = np.lexsort(words.T[::-1])
     whole = words[order]
     equal = np.flatnonzero((whole[1:] == whole[:-1]).all(axis=1))
-    if len(equal):
-        groups = np.split(equal, np.flatnonzero(np.diff(equal) > 1) + 1)
-        for group in groups:
-            span = slice(int(group[0]), int(group[-1]) + 2)
-            rows = order[span]
-            keys = ties(rows)
-            order[span] = rows[sorted(range(len(rows)), key=lambda k: keys[k])]
-    return order
+    runs = np.split(equal, np.flatnonzero(np.diff(equal) > 1) + 1) if len(equal) else []
+    return order, [slice(int(run[0]), int(run[-1]) + 2) for run in runs]

@@ -6,11 +6,12 @@ time and inode; a problem's summary by the dataset's source and parameters, the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.cell import CORE_RESULTS, TestSet, key_of
-from rankbench.errors import DataError, MissingData, PluginError, RankbenchError
-from rankbench.files import read_json, write_file, write_folder
+from rankbench.errors import BenchmarkError, DataError, MissingData, PluginError, RankbenchError
+from rankbench.files import canonical_json, read_json, write_file, write_folder
 from rankbench.images import file_digests
 from rankbench.plugin import Dataset, Need
-from rankbench.problem import Problem
+from rankbench.problem import Problem, scalars
 from rankbench.registry import Registry, plain
 from rankbench.services import Fitting
 
@@ -42,7 +43,10 @@ class DatasetChoice:
     def parse(cls, table: Mapping[str, Any]) -> DatasetChoice:
         """From a TOML table {name, folder, parameters…}."""
         rest = {key: plain(value) for key, value in table.items() if key not in ("name", "folder")}
-        return cls(str(table["name"]), rest, table.get("folder"))
+        folder = table.get("folder")
+        if folder is not None and not isinstance(folder, str):
+            raise BenchmarkError(f"dataset {table['name']}: folder is {folder!r}; it must be a string.")
+        return cls(str(table["name"]), rest, folder)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -52,7 +56,8 @@ class DatasetChoice:
     @property
     def label(self) -> str:
         """`osr` or `manifest (folder=shoes)`, for messages."""
-        rest = [f"{k}={v}" for k, v in ({"folder": self.folder} if self.folder else {} | dict(self.parameters)).items()]
+        folder = {"folder": self.folder} if self.folder else {}
+        rest = [f"{k}={v}" for k, v in {**folder, **self.parameters}.items()]
         return f"{self.name} ({', '.join(rest)})" if rest else self.name
 
 
@@ -100,13 +105,13 @@ class Data:
                 return None
             try:
                 with blaming(self.registry, choice):
-                    return [dict(facets) for facets in dataset.facets(folder)]
+                    return distinct(dataset.facets(folder))
             except (RankbenchError, OSError):  # facets that are not fixed need the data
                 return None
         path = self._memo_path(choice, {"facets": True})
         if not path.exists():
             with blaming(self.registry, choice):
-                write_file(path, json.dumps([dict(facets) for facets in dataset.facets(folder)]))
+                write_file(path, json.dumps(distinct(dataset.facets(folder))))
         return list(read_json(path))
 
     def problem(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> Problem:
@@ -120,7 +125,7 @@ class Data:
         with blaming(self.registry, choice):
             problem = self.dataset(choice).problem(self.folder(choice), facets)
             if not isinstance(problem, Problem):
-                raise PluginError(f"problem() gave {type(problem).__name__}, not a rankbench.Problem")
+                raise TypeError(f"problem() gave {type(problem).__name__}, not a rankbench.Problem")
             problem = problem.canonical(self.memo)
         self._last = (key, problem)
         return problem
@@ -147,7 +152,7 @@ class Data:
                 "images": len(problem.training_rows()),
                 "pairs": 0 if problem.train is None else len(problem.train),
             },
-            "fitting": self.fitting(problem).parts(),
+            "fitting": self.fitting(problem).parts,
             "overlap": problem.overlap,
             "notes": list(problem.notes),
         }
@@ -178,32 +183,41 @@ class Data:
     def fitting_on_parts(
         self, on: Mapping[str, Any], choice: DatasetChoice, facets: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """`fitting_on(…).parts()`, remembered."""
+        """`fitting_on(…).parts`, remembered."""
         other = DatasetChoice.parse(on)
         mine = self.summary(choice, facets)["fingerprint"]
         theirs = [self.summary(other, f)["fingerprint"] for f in self.facets(other) or [{}]]
         path = self.cache / "problems" / f"{key_of({'fit_on': theirs, 'problem': mine})}.json"
         if not path.exists():
-            parts = self.fitting_on(on, self.problem(choice, facets)).parts()
+            parts = self.fitting_on(on, self.problem(choice, facets)).parts
             write_file(path, json.dumps(parts))
         return dict(read_json(path))
 
     def _memo_path(self, choice: DatasetChoice, about: Mapping[str, Any]) -> Path:
         folder = str(self.folder(choice))
-        if folder + choice.name + str(choice.parameters) not in self._state:
-            paths = [need.path for need in self.needs(choice)]
-            self._state[folder + choice.name + str(choice.parameters)] = key_of(
-                {"state": [state_of(path) for path in paths]}
-            )
+        place = canonical_json([folder, choice.description])
+        if place not in self._state:
+            self._state[place] = key_of({"state": [state_of(need.path) for need in self.needs(choice)]})
         parts = {
             "core_results": CORE_RESULTS,
             "dataset": choice.description,
             "source": self.registry.source("datasets", choice.name),
             "folder": folder,
-            "state": self._state[folder + choice.name + str(choice.parameters)],
+            "state": self._state[place],
             **about,
         }
         return self.cache / "problems" / f"{key_of(parts)}.json"
+
+
+def distinct(listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Facets as JSON can say them. DataError where two problems have the same."""
+    every = [scalars(facets) for facets in listed]
+    seen: set[str] = set()
+    for facets in every:
+        if canonical_json(facets) in seen:
+            raise DataError(f"two problems have the facets {facets}; add one that tells them apart.")
+        seen.add(canonical_json(facets))
+    return every
 
 
 def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
@@ -240,15 +254,15 @@ def state_of(path: Path) -> Any:
     if not path.is_dir():
         return own
     found: list[tuple[str, int, int, int]] = []
-    waiting = [str(path)]
-    while waiting and len(found) < WALK_LIMIT:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    waiting.append(entry.path)
-                else:
-                    there = entry.stat()
-                    found.append((entry.path, there.st_size, there.st_mtime_ns, there.st_ino))
+    for folder, inner, names in os.walk(path):  # does not follow links to folders, which may lead back
+        inner.sort()
+        for name in names:
+            place = os.path.join(folder, name)
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                there = os.stat(place)
+                found.append((place, there.st_size, there.st_mtime_ns, there.st_ino))
+        if len(found) >= WALK_LIMIT:
+            break
     return [own, sorted(found)]
 
 

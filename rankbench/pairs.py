@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rankbench.errors import DataError
+from rankbench.errors import DataError, did_you_mean
 from rankbench.images import Array, array_bytes, arrays_digest, digest_of, frozen, named_arrays
 
 Side = Literal["negate", "swap"]
@@ -60,13 +60,17 @@ class Pairs:
 
     def _check_sided(self) -> None:
         for name, how in self.sided.items():
-            array = self.columns.get(name, self.inputs.get(name))
-            if array is None:
-                continue
             if how not in ("negate", "swap"):
                 raise DataError(f"pairs: {name!r} is sided {how!r}; use 'negate' or 'swap'.")
-            if how == "swap" and (array.ndim < 2 or array.shape[1] < 2):
-                raise DataError(f"pairs: {name!r} is sided 'swap' and needs two columns or more, not {array.shape}.")
+            arrays = [own[name] for own in (self.columns, self.inputs) if name in own]
+            if not arrays:
+                known = sorted({*self.columns, *self.inputs})
+                raise DataError(f"pairs: sided names {name!r}, no column or input.{did_you_mean(name, known)}")
+            for array in arrays:
+                if how == "swap" and (array.ndim < 2 or array.shape[1] < 2):
+                    raise DataError(f"pairs: {name!r} is sided 'swap' and needs two columns or more: {array.shape}.")
+                if how == "negate" and array.dtype.kind not in "if":
+                    raise DataError(f"pairs: {name!r} is sided 'negate' and needs signed numbers, not {array.dtype}.")
 
     def __len__(self) -> int:
         return len(self.left)
@@ -120,6 +124,13 @@ class Pairs:
         pairs.sided = self.sided
         return pairs
 
+    def without_inputs(self) -> Pairs:
+        """The same pairs without the evidence given at test time."""
+        pairs = self._with(slice(None), self.left, self.right, self.label)
+        pairs.inputs = MappingProxyType({})
+        pairs.sided = MappingProxyType({name: how for name, how in self.sided.items() if name in self.columns})
+        return pairs
+
     def without_labels(self, inputs: Iterable[str]) -> Pairs:
         """What `compare` may see: sides and the declared inputs."""
         given = {name: self.inputs[name] for name in inputs if name in self.inputs}
@@ -135,29 +146,41 @@ class Pairs:
         parts += [arrays_digest(self.columns).encode(), arrays_digest(self.inputs).encode()]
         return digest_of([*parts, json.dumps(dict(self.sided), sort_keys=True).encode()])
 
+    def sayings(self) -> list[bytes]:
+        """For each pair, bytes that tell all that is said of it: label, weight, columns, inputs."""
+        said = [a for a in (self.label, self.weight) if a is not None]
+        said += [arrays[name] for arrays in (self.columns, self.inputs) for name in sorted(arrays)]
+        return [digest_of(array_bytes(array[row]) for array in said).encode() for row in range(len(self))]
+
 
 def indices(values: ArrayLike, what: str) -> Array:
     array = np.asarray(values)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise DataError(f"pairs: {what} must be one-dimensional integers, not {array.shape} {array.dtype}.")
     if array.size and int(array.min()) < 0:
-        raise DataError(f"pairs: {what} names image {int(array.min())}; image rows start at 0.")
+        row = int(array.argmin())
+        raise DataError(f"pairs: {what} names image {int(array[row])} in row {row}; image rows start at 0.")
     return frozen(array if array.dtype == np.int32 else array.astype(np.int64), what)
 
 
 def labels(values: ArrayLike) -> NDArray[np.int8]:
     array = np.asarray(values)
+    if array.dtype.kind not in "if" and array.size:
+        raise DataError(f"pairs: labels of type {array.dtype}; a label is the number +1, -1 or 0 for a tie.")
     bad = np.flatnonzero(~np.isin(array, (-1, 0, 1)))
     if len(bad):
-        raise DataError(f"pairs: label {array[bad[0]]} in row {bad[0]}; a label is +1, -1 or 0 for a tie.")
+        raise DataError(f"pairs: label {array.flat[bad[0]]} in row {bad[0]}; a label is +1, -1 or 0 for a tie.")
     return frozen(array.astype(np.int8), "label")
 
 
 def weights(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"pairs: weights must be numbers ({error}).") from error
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if len(bad):
-        raise DataError(f"pairs: weight {array[bad[0]]} in row {bad[0]}; a weight is finite and at least 0.")
+        raise DataError(f"pairs: weight {array.flat[bad[0]]} in row {bad[0]}; a weight is finite and at least 0.")
     return frozen(array, "weight")
 
 
@@ -167,19 +190,34 @@ def coin(digests: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.bool_]:
     Symmetric in the two images and blind to label and order, so that neither side nor position tells anything.
     The mix is splitmix64's finaliser (Steele, Lea & Flood, OOPSLA 2014).
     """
-    words = np.ascontiguousarray(digests[:, :8]).view("<u8").ravel()
-    with np.errstate(over="ignore"):
-        a, b = words[pairs.left], words[pairs.right]
-        mixed: NDArray[np.uint64] = (a ^ b) * MIX[0] + (a + b)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * MIX[1]
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * MIX[2]
-    return (mixed >> np.uint64(63)).astype(bool)
+    return (pair_words(digests, pairs) >> np.uint64(63)).astype(bool)
 
 
-def sorted_pairs(pairs: Pairs, images: int) -> Pairs:
-    """The lower index left, sorted by (left, right), then by everything else."""
+def pair_words(digests: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.uint64]:
+    """(n,) 64 bits for each pair, from its two digests and in either order the same."""
+    quarters = np.ascontiguousarray(digests).view("<u8").reshape(-1, 4)
+    word = quarters[:, 0]
+    for quarter in quarters.T[1:]:  # all of it: a dataset may give digests that are no sha-256
+        word = finalised(word) ^ quarter
+    a, b = word[pairs.left], word[pairs.right]
+    return finalised((a ^ b) * MIX[0] + (a + b))
+
+
+def finalised(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed: NDArray[np.uint64] = (words ^ (words >> np.uint64(30))) * MIX[1]
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= MIX[2]
+    return mixed
+
+
+def sorted_pairs(pairs: Pairs, digests: NDArray[np.uint8]) -> Pairs:
+    """The lower index left, sorted by (left, right).
+
+    Where two images are judged several times, the order of these rows depends on their content and on the images, so
+    that a row's place tells nothing of its label.
+    """
     pairs = pairs.swapped(pairs.left > pairs.right)
-    code = pairs.left.astype(np.int64) * images + pairs.right
+    code = pairs.left.astype(np.int64) * len(digests) + pairs.right
     if len(code) > 1 and (code[1:] > code[:-1]).all():
         return pairs
     order = np.argsort(code, kind="stable")
@@ -189,6 +227,11 @@ def sorted_pairs(pairs: Pairs, images: int) -> Pairs:
         for arrays in (pairs.columns, pairs.inputs):
             others += [part for name in sorted(arrays) for part in np.atleast_2d(arrays[name].reshape(len(code), -1).T)]
         order = np.lexsort([*reversed(others), code])
+        place = np.arange(len(code))
+        first = np.concatenate([[True], sorted_code[1:] != sorted_code[:-1]])
+        turn = (place - np.maximum.accumulate(np.where(first, place, 0))).astype(np.uint64)  # 0, 1, … in each group
+        mixed = finalised(pair_words(digests, pairs.take(order)) + (turn + np.uint64(1)) * MIX[0])
+        order = order[np.lexsort([mixed, sorted_code])]
     return pairs.take(order)
 
 
@@ -197,14 +240,14 @@ def hold_out(pairs: Pairs, images: int, share: float, rng: np.random.Generator) 
 
     Whole connected components of the pair graph are held first, at random, until `share` of the pairs is reached: no
     pair is lost. Where one large component is left, images are held at random until the pairs among them reach the
-    share; pairs between the two sides are dropped. Only if fewer than 50 pairs, or a tenth of those wanted, would be
-    held that way, pairs are held at random and images are shared.
+    share; pairs between the two sides are dropped. Only if that would leave either side fewer than 50 pairs (or all it
+    was to get), or a tenth of those, pairs are held at random and images are shared. Two pairs give one to each side.
 
     Returns: pairs to fit, pairs held, and a record of which way it went and how many pairs each part has.
     """
     if not 0 < share < 1:
         raise DataError(f"holdout: share must be between 0 and 1, not {share}.")
-    wanted = share * len(pairs)
+    wanted = min(max(1.0, share * len(pairs)), len(pairs) - 1.0)
     held = components_held(pairs, images, wanted, rng)
     way = "components"
     if held.sum() < 0.9 * wanted:
@@ -212,9 +255,10 @@ def hold_out(pairs: Pairs, images: int, share: float, rng: np.random.Generator) 
         held, dropped, way = side[pairs.left] & side[pairs.right], side[pairs.left] ^ side[pairs.right], "images"
     else:
         dropped = np.zeros(len(pairs), bool)
-    if way == "images" and held.sum() < max(min(50, wanted), 0.1 * wanted):
+    sides = ((held, wanted), (~held & ~dropped, len(pairs) - wanted))
+    if way == "images" and any(part.sum() < max(min(50, due), 0.1 * due) for part, due in sides):
         held, dropped, way = np.zeros(len(pairs), bool), np.zeros(len(pairs), bool), "pairs"
-        held[rng.permutation(len(pairs))[: int(wanted)]] = True
+        held[rng.permutation(len(pairs))[: round(wanted)]] = True
     record = {
         "by": way,
         "fitted": int((~held & ~dropped).sum()),
@@ -229,13 +273,13 @@ def components_held(pairs: Pairs, images: int, wanted: float, rng: np.random.Gen
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs.left, pairs.right)), shape=(images, images))
+    graph = coo_array((np.ones(len(pairs), bool), (pairs.left, pairs.right)), shape=(images, images))
     component = connected_components(graph, directed=False)[1][pairs.left]
     sizes = np.bincount(component)
     order = rng.permutation(np.flatnonzero(sizes))
     chosen, total = np.zeros(len(sizes), bool), 0
     for one in order:
-        if total + sizes[one] <= 1.1 * wanted:
+        if total + sizes[one] <= min(1.1 * wanted, len(pairs) - 1):
             chosen[one], total = True, total + int(sizes[one])
         if total >= wanted:
             break

@@ -1,7 +1,7 @@
 """Benchmark to cells with keys: what a run has to do, what is stored already, and what data is missing.
 
-A planned cell has a description that needs no data (row's ranker, dataset, facets, seed, threads) and, where the data
-is there, a key. The stored plan maps one to the other, so that a table finds its cells without data.
+A planned cell has a description that needs no data (ranker, dataset, facets, seed, threads, as the file gives them)
+and, where the data is there, a key. The stored plan maps one to the other, so that a table finds cells without data.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from rankbench.benchmark import Benchmark, Column, Row, named
 from rankbench.cell import key_of, key_parts
 from rankbench.errors import BenchmarkError, MissingData, PluginError, RankbenchError
 from rankbench.files import canonical_json
-from rankbench.images import file_digests
 from rankbench.loading import Data, DatasetChoice, missing_message
-from rankbench.plugin import Features, File, Need, Ranker, Resources
+from rankbench.plugin import Features, File, Ranker, Resources
 from rankbench.registry import Registry, plain, resolved
-from rankbench.services import build_feature, feature_key, fitted_on
+from rankbench.services import build_feature, feature_key, file_parameters, fitted_on
 from rankbench.store import Record, ResultStore
 
 DONE, NOT_APPLICABLE, FAILED, STALE, MISSING, TODO = (
@@ -41,7 +40,8 @@ class PlannedCell:
     facets: dict[str, Any]
     ranker: dict[str, Any]  # name and parameters as the file gives them
     seed: int | None
-    threads: int
+    wanted_threads: int | None  # as the file gives them
+    threads: int = 1
     key: str | None = None
     parts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -60,7 +60,7 @@ class PlannedCell:
     @property
     def description(self) -> dict[str, Any]:
         """What the cell is, without data."""
-        return describe(self.ranker, self.dataset, self.facets, self.seed)
+        return describe(self.ranker, self.dataset, self.facets, self.seed, self.wanted_threads)
 
     @property
     def title(self) -> str:
@@ -71,10 +71,21 @@ class PlannedCell:
 
 
 def describe(
-    ranker: Mapping[str, Any], dataset: DatasetChoice, facets: Mapping[str, Any], seed: int | None
+    ranker: Mapping[str, Any], dataset: DatasetChoice, facets: Mapping[str, Any], seed: int | None, threads: int | None
 ) -> dict[str, Any]:
-    """A cell's data-free description."""
-    return {"ranker": dict(ranker), "dataset": dataset.description, "facets": dict(facets), "seed": seed}
+    """A cell's data-free description; `threads` as the benchmark file gives them."""
+    return {
+        "ranker": dict(ranker),
+        "dataset": place(dataset),
+        "facets": dict(facets),
+        "seed": seed,
+        **({} if threads is None else {"threads": threads}),
+    }
+
+
+def place(dataset: DatasetChoice) -> dict[str, Any]:
+    """A dataset as a plan names it: with the folder, if the file gives one, as two folders hold different data."""
+    return dataset.description | ({} if dataset.folder is None else {"folder": dataset.folder})
 
 
 @dataclass
@@ -84,14 +95,7 @@ class Plan:
     benchmark: Benchmark
     cells: list[PlannedCell]
     facets: dict[str, list[dict[str, Any]] | None]  # by canonical dataset description
-    missing: dict[str, list[Need]] = field(default_factory=dict)
-
-    def counts(self) -> dict[str, int]:
-        """How many cells have each status."""
-        found: dict[str, int] = {}
-        for cell in self.cells:
-            found[cell.status] = found.get(cell.status, 0) + 1
-        return found
+    fitted: int = 0  # cells a run has worked on, good or bad
 
     def to_json(self) -> dict[str, Any]:
         """What the store keeps."""
@@ -128,59 +132,57 @@ class Planner:
         """Every cell, whatever part of it will be run. BenchmarkError for names and parameters that cannot be right."""
         earlier = Earlier(self.store.plan(benchmark.name))
         check_metrics(self.registry, benchmark)
-        facets: dict[str, list[dict[str, Any]] | None] = {}
-        missing: dict[str, list[Need]] = {}
-        broken: dict[str, str] = {}
-        for column in benchmark.column:
-            label = canonical_json(column.choice.description)
-            if label in facets or label in broken:
-                continue
-            try:
-                known = self.data.facets(column.choice)
-                lacking = self.data.missing(column.choice)
-                facets[label] = earlier.facets.get(label) if known is None else known
-                if lacking:
-                    missing[label] = lacking
-            except BenchmarkError:
-                raise
-            except RankbenchError as error:
-                broken[label], facets[label] = str(error), earlier.facets.get(label)
+        problems = {canonical_json(place(column.choice)): column.choice for column in benchmark.column}
+        known = {label: self._known(choice, earlier.facets.get(label)) for label, choice in problems.items()}
         cells: dict[str, PlannedCell] = {}
         for row in benchmark.row:
-            if row.ranker is not None:
-                for cell in self._row(benchmark, row, facets, broken, earlier):
+            for column in benchmark.column if row.ranker is not None else ():
+                for cell in self._cells(benchmark, row, column, known[canonical_json(place(column.choice))], earlier):
                     cells.setdefault(canonical_json([cell.row, cell.description]), cell)
-        return Plan(benchmark, list(cells.values()), facets, missing)
+        return Plan(benchmark, list(cells.values()), {label: one.facets for label, one in known.items()})
 
-    def _row(
-        self, benchmark: Benchmark, row: Row, facets: Mapping[str, Any], broken: Mapping[str, str], earlier: Earlier
+    def _known(self, choice: DatasetChoice, before: list[dict[str, Any]] | None) -> Known:
+        """What can be said of a dataset's problems; `before`, their facets in the earlier plan."""
+        try:
+            facets = self.data.facets(choice)
+        except BenchmarkError:
+            raise
+        except RankbenchError as error:
+            return Known(before, False, str(error))
+        return Known(before, False) if facets is None else Known(facets, True)
+
+    def _cells(
+        self, benchmark: Benchmark, row: Row, column: Column, known: Known, earlier: Earlier
     ) -> Iterator[PlannedCell]:
-        for column in benchmark.column:
-            table = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
-            label = canonical_json(column.choice.description)
-            known = facets.get(label)
-            matching = [f for f in known or [] if column.matches(f)]
-            if known and not matching and label not in broken:
-                raise BenchmarkError(no_match(benchmark, column, known))
-            if not matching:
-                matching = [{key: value for key, value in column.where.items() if not isinstance(value, list)}]
-            built = self._ranker(table, f"benchmark {benchmark.name}, row {row.label!r}")
-            seeds = benchmark.seeds if isinstance(built, str) or built.seeded else [None]
-            for one in matching:
-                for seed in seeds:
-                    cell = PlannedCell(row.label, column.choice, one, table, seed, 1)
-                    cell.timeout = row.timeout or benchmark.timeout
-                    if isinstance(built, str):
-                        cell.error = built
-                    elif label in broken:
-                        cell.error = broken[label]
-                    else:
-                        self._resources(cell, built, row.threads or benchmark.threads)
-                        self._key(cell, built, known is not None)
-                    if cell.key is None and not cell.error:
-                        earlier.recall(cell)
-                    self.judge(cell)
-                    yield cell
+        table = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
+        matching = [facets for facets in known.facets or [] if column.matches(facets)]
+        if known.sure and not matching:
+            raise BenchmarkError(no_match(benchmark, column, known.facets or []))
+        built = self._ranker(table, f"benchmark {benchmark.name}, row {row.label!r}")
+        seeds = benchmark.seeds if isinstance(built, str) or built.seeded else [None]
+        threads = row.threads or benchmark.threads
+        for facets in matching or [placeholder(column)]:
+            for seed in seeds:
+                cell = PlannedCell(row.label, column.choice, facets, table, seed, threads)
+                cell.timeout = row.timeout or benchmark.timeout
+                cell.error = built if isinstance(built, str) else known.error
+                if not isinstance(built, str) and not known.error:
+                    self._fill(cell, built, known.sure)
+                if cell.key is None:
+                    earlier.recall(cell)
+                else:
+                    check_test(benchmark, column, cell)
+                self.judge(cell)
+                yield cell
+
+    def _fill(self, cell: PlannedCell, ranker: Ranker, sure: bool) -> None:
+        try:
+            self._resources(cell, ranker)
+        except Exception as error:  # a plugin's own code: it spoils its row, not the plan
+            plugin = self.registry.find("rankers", cell.ranker["name"])
+            cell.error = f"{plugin} cannot be planned: {type(error).__name__}: {error}"
+            return
+        self._key(cell, ranker, sure)
 
     def _ranker(self, table: Mapping[str, Any], where: str) -> Ranker | str:
         """The ranker, or why its package cannot give it: that row's cells fail and the others go on."""
@@ -198,23 +200,23 @@ class Planner:
         except BenchmarkError as error:
             raise BenchmarkError(f"{where}: {error}") from error
 
-    def _resources(self, cell: PlannedCell, ranker: Ranker, threads: int | None) -> None:
+    def _resources(self, cell: PlannedCell, ranker: Ranker) -> None:
         needed: Resources = ranker.resources()
         choices = feature_choices(ranker)
-        cell.gpu = max([needed.gpu, *(build_feature(self.registry, choice).resources().gpu for choice in choices)])
-        cell.threads = threads or needed.threads
+        features = [build_feature(self.registry, choice) for choice in choices]
+        cell.gpu = max([needed.gpu, *(feature.resources().gpu for feature in features)])
+        cell.threads = cell.wanted_threads or needed.threads
         cell.pixels = ranker.needs_images()
-        reading = [build_feature(self.registry, choice) for choice in choices]
-        cell.inputs = sorted({name for learner in (ranker, *reading) for name in learner.inputs})
+        cell.inputs = sorted({name for learner in (ranker, *features) for name in learner.inputs})
         for kind, name in [("rankers", cell.ranker["name"]), *(("features", choice.name) for choice in choices)]:
             if (kind, name) not in self._sources:
                 self._sources[kind, name] = self.registry.source(kind, name)
             cell.sources[f"{kind}/{name}"] = self._sources[kind, name]
 
-    def _key(self, cell: PlannedCell, ranker: Ranker, facets_known: bool) -> None:
+    def _key(self, cell: PlannedCell, ranker: Ranker, sure: bool) -> None:
         try:
             lacking = self.data.missing(cell.dataset, cell.pixels)
-            if lacking or not facets_known:
+            if lacking or not sure:
                 raise MissingData(missing_message(cell.dataset, lacking))
             summary = self.data.summary(cell.dataset, cell.facets)
             features = [key_of(self._feature(cell, choice, summary)) for choice in feature_choices(ranker)]
@@ -228,12 +230,11 @@ class Planner:
         cell.tests = {name: test["digest"] for name, test in summary["tests"].items()}
         cell.notes, cell.overlap = list(summary["notes"]), summary["overlap"]
         plugin = self.registry.find("rankers", cell.ranker["name"])
-        parameters = {name: value for name, value in resolved(ranker).items() if name not in files}
         about = {
             "name": plugin.name,
             "distribution": plugin.distribution,
             "version": type(ranker).version,
-            "parameters": parameters,
+            "parameters": self._parameters(ranker),
         }
         threads = None if ranker.resources().gpu else cell.threads
         cell.parts = key_parts(summary["fingerprint"], cell.facets, about, features, files, cell.seed, threads)
@@ -248,18 +249,29 @@ class Planner:
                 raise MissingData(missing_message(DatasetChoice.parse(dict(choice.fit_on)), lacking))
             parts = self.data.fitting_on_parts(dict(choice.fit_on), cell.dataset, cell.facets)
         learned = fitted_on(parts, feature.uses) if feature.learned() else None
-        return {**feature_key(self.registry, choice, learned), "normalize": choice.normalize}
+        return {**feature_key(self.registry, choice, learned, self._file), "normalize": choice.normalize}
 
     def _file(self, file: File) -> str:
         path = self.data.root / file
         if not path.exists():
             raise MissingData(f"file {file!r}, named by a parameter: not found:\n  {path}")
-        return file_digests([path]).tobytes().hex()
+        return self.data.memo.digests([path]).tobytes().hex()
+
+    def _parameters(self, ranker: Ranker) -> dict[str, Any]:
+        """Resolved parameters without what enters no key: where files and the datasets of features lie."""
+        files = file_parameters(ranker)
+        kept = {name: without_folders(value) for name, value in resolved(ranker).items() if name not in files}
+        for name in kept:
+            if isinstance(choices := getattr(ranker, name), Features):
+                for entry, choice in zip(kept[name], choices, strict=True):
+                    for file in file_parameters(build_feature(self.registry, choice)):
+                        entry.pop(file, None)
+        return kept
 
     def judge(self, cell: PlannedCell) -> None:
-        """What the store says of the cell."""
+        """What the store says of the cell. An error of plugin or data outweighs a result stored before it."""
         record = self.store.record(cell.key) if cell.key else None
-        if record is not None:
+        if record is not None and not cell.error:
             good = DONE if record["status"] == DONE else NOT_APPLICABLE
             cell.status = STALE if self.is_stale(cell.key or "", record) else good
             cell.reason = record.get("error", {}).get("message", "")
@@ -296,6 +308,15 @@ def edit_of(sources: Mapping[str, str]) -> str:
     return key_of({"sources": dict(sources)})
 
 
+@dataclass(frozen=True)
+class Known:
+    """Facets of a dataset's problems, None where nobody knows; whether they are `sure` or only an earlier plan's."""
+
+    facets: list[dict[str, Any]] | None
+    sure: bool
+    error: str = ""
+
+
 class Earlier:
     """The plan stored before: where data is absent its keys stay, so that a table of stored results is not emptied."""
 
@@ -311,15 +332,23 @@ class Earlier:
             cell.notes, cell.overlap = before["notes"], before["overlap"]
 
 
+def placeholder(column: Column) -> dict[str, Any]:
+    """Facets of a problem nobody knows yet: what the column asks for."""
+    return {key: value for key, value in column.where.items() if not isinstance(value, list)}
+
+
+def without_folders(value: Any) -> Any:
+    """A parameter without the folders of datasets that features are fitted on: where data lies enters no key."""
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    if isinstance(value, dict) and isinstance(value.get("fit_on"), dict):
+        return value | {"fit_on": {name: part for name, part in value["fit_on"].items() if name != "folder"}}
+    return value
+
+
 def feature_choices(plugin: Any) -> list[Any]:
     """Every feature named by a plugin's parameters, in their order."""
     return [choice for value in values(plugin) if isinstance(value, Features) for choice in value]
-
-
-def file_parameters(plugin: Any) -> dict[str, File]:
-    """Every parameter that names a file."""
-    names = getattr(plugin, "__dataclass_fields__", {})
-    return {name: getattr(plugin, name) for name in names if isinstance(getattr(plugin, name), File)}
 
 
 def values(plugin: Any) -> list[Any]:
@@ -334,6 +363,20 @@ def check_metrics(registry: Registry, benchmark: Benchmark) -> None:
             registry.build("metrics", table["name"], {k: v for k, v in table.items() if k != "name"})
         except BenchmarkError as error:
             raise BenchmarkError(f"benchmark {benchmark.name}, column {number}: {error}") from error
+
+
+def check_test(benchmark: Benchmark, column: Column, cell: PlannedCell) -> None:
+    """BenchmarkError where a column does not say which of several tests it means, or names one there is not."""
+    if column.test in cell.tests or (column.test is None and len(cell.tests) == 1):
+        return
+    where, names = f"benchmark {benchmark.name}, column {column.label!r}", sorted(cell.tests)
+    if not names:
+        raise BenchmarkError(f"{where}: {column.choice.label} has no test pairs, only data to learn from.")
+    wrong = "does not say which test it means" if column.test is None else f"there is no test {column.test!r}"
+    raise BenchmarkError(
+        f"{where}: {wrong}. Tests of {column.choice.label}: {', '.join(names)}. Write one of them, as test = "
+        f'"{names[0]}".'
+    )
 
 
 def no_match(benchmark: Benchmark, column: Column, known: list[dict[str, Any]]) -> str:

@@ -49,6 +49,9 @@ class FeatureChoice:
     normalize: Literal["l2", "none"] = "l2"
     fit_on: tuple[tuple[str, Any], ...] | None = None
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # parameters may be lists
+
 
 class Features(tuple[FeatureChoice, ...]):
     """A parameter that names features: "hog", ["hog", "gist"], or [{name = "hog", cell = 4, normalize = "none"}].

@@ -8,6 +8,7 @@ depends on the two images alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -48,7 +49,7 @@ class Problem:
     def __post_init__(self) -> None:
         tests = {"test": self.tests} if isinstance(self.tests, Pairs) else dict(self.tests)
         object.__setattr__(self, "tests", MappingProxyType(tests))
-        object.__setattr__(self, "facets", MappingProxyType(dict(self.facets)))
+        object.__setattr__(self, "facets", MappingProxyType(scalars(self.facets)))
         rows = np.zeros(0, np.int64) if self.train_images is None else indices(self.train_images, "train_images")
         object.__setattr__(self, "train_images", np.unique(rows))
         for name, pairs in self._splits():
@@ -56,8 +57,10 @@ class Problem:
         if len(rows) and int(rows.max()) >= len(self.images):
             raise DataError(f"{self.where}: train_images names image {int(rows.max())} of {len(self.images)}.")
         for key, value in self.facets.items():
-            if not isinstance(value, str | int | float | bool):
-                raise DataError(f"{self.where}: facet {key!r} is {type(value).__name__}; use a string or a number.")
+            if not isinstance(value, str | int | float | bool) or value != value:
+                raise DataError(f"{self.where}: facet {key!r} is {value!r}; use a string or a number.")
+        if self.overlap is not None and not str(self.overlap).strip():
+            raise DataError(f"{self.where}: overlap is empty; say why images may be in training and in a test.")
         self._check_overlap()
 
     @property
@@ -70,8 +73,12 @@ class Problem:
         return [*train, *((f"test {name!r}", pairs) for name, pairs in self.tests.items())]
 
     def _check_split(self, name: str, pairs: Pairs) -> None:
+        if not isinstance(pairs, Pairs):
+            raise DataError(f"{self.where}: {name} is {type(pairs).__name__}; it must be rankbench.Pairs.")
         if not len(pairs):
             raise DataError(f"{self.where}: {name} has no pairs. Give it some, or leave the split out.")
+        if pairs.label is None:
+            raise DataError(f"{self.where}: {name} has no labels.")
         highest = max(int(pairs.left.max()), int(pairs.right.max()))
         if highest >= len(self.images):
             row = int(np.flatnonzero((pairs.left == highest) | (pairs.right == highest))[0])
@@ -127,14 +134,15 @@ class Problem:
         images = self.images.with_digests(memo)
         problem, removed = self._without_copies(images)
         used = np.union1d(problem.training_rows(), problem.test_rows())
-        order = used[digest_order(images.digests[used], lambda rows: problem._ties(used[rows]))]
+        order = problem._ordered(used)
         position = np.full(len(images), -1, np.int64)
         position[order] = np.arange(len(order))
+        digests = images.digests[order]
         note = f"{removed} training images with the bytes of a test image were removed with their pairs"
         return Problem(
             images.take(order),
-            None if problem.train is None else sorted_pairs(problem.train.reindexed(position), len(order)),
-            {name: sorted_pairs(pairs.reindexed(position), len(order)) for name, pairs in problem.tests.items()},
+            None if problem.train is None else sorted_pairs(problem.train.reindexed(position), digests),
+            {name: sorted_pairs(pairs.reindexed(position), digests) for name, pairs in problem.tests.items()},
             problem.facets,
             position[problem.train_images],
             problem.overlap,
@@ -157,31 +165,22 @@ class Problem:
                 raise DataError(f"{self.where}: every training pair has an image whose bytes are in a test.")
         return replace(self, train=train, train_images=np.setdiff1d(self.train_images, copies)), len(copies)
 
-    def _ties(self, rows: Ints) -> list[bytes]:
-        """What tells images of equal bytes apart without using names or order: their columns and their judgements."""
-        digests = self.images.digests
-        keys = []
-        for row in rows:
-            parts = [
-                array_bytes(v[row]) for arrays in (self.images.columns, self.images.inputs) for v in arrays.values()
-            ]
-            for name, pairs in self._splits():
-                told = []
-                for side, other, sign in ((pairs.left, pairs.right, 1), (pairs.right, pairs.left, -1)):
-                    told += [
-                        digests[other[p]].tobytes() + bytes([1 + sign * int(pairs.judgement[p])])
-                        for p in np.flatnonzero(side == row)
-                    ]
-                parts += [name.encode(), *sorted(told)]
-            keys.append(digest_of(parts).encode())
-        return keys
+    def _ordered(self, used: Ints) -> Ints:
+        """The used rows in digest order; images of equal bytes in the order of what is said of them."""
+        places, alike = digest_order(self.images.digests[used])
+        order = used[places]
+        if alike:
+            marks = told_apart(self, np.concatenate([order[span] for span in alike]))
+            for span in alike:
+                order[span] = sorted(order[span], key=lambda row: marks[int(row)])
+        return order
 
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of a canonical problem: contents, columns, inputs, EXIF policy, training and tests; no paths."""
         parts = [self.images.fingerprint, "" if self.train is None else self.train.digest]
         parts += [part for name in sorted(self.tests) for part in (name, self.tests[name].digest)]
-        parts += [digest_of([array_bytes(self.train_images)]) if self.train_images is not None else ""]
+        parts += [digest_of([array_bytes(self.training_rows())])]
         return digest_of(part.encode() for part in [*parts, self.overlap or ""])
 
     # -- what a plugin is handed (from a canonical problem)
@@ -212,3 +211,73 @@ class Problem:
             rows = rows[~lost[rows]]
         given = [name for name in inputs if name in self.images.inputs]
         return self.images.take(rows, names=False, columns=(), inputs=given), rows
+
+
+def scalars(facets: Mapping[str, Any]) -> dict[str, Any]:
+    """Facets with NumPy's numbers (as pandas gives them) made Python's, so that JSON can say them."""
+    return {str(key): value.item() if isinstance(value, np.generic) else value for key, value in facets.items()}
+
+
+# -- images of equal bytes
+
+
+def told_apart(problem: Problem, rows: Ints) -> dict[int, str]:
+    """A digest for each of these images of equal bytes: of all that is said of it, never of its name or place.
+
+    It starts from columns, inputs and role, and takes in the judgements against other images, round after round, until
+    no more images differ. Of those still alike that are judged against others still alike, one is set apart and the
+    rounds go on (color refinement with individualisation, as in graph isomorphism). The rest are interchangeable.
+    """
+    images = problem.images
+    trained = {int(row) for row in problem.train_images}
+    marks = {
+        int(row): digest_of(
+            [
+                images.digests[row].tobytes(),
+                bytes([int(row) in trained]),
+                *(array_bytes(held[name][row]) for held in (images.columns, images.inputs) for name in sorted(held)),
+            ]
+        )
+        for row in rows
+    }
+    said = judgements(problem, rows)
+    while True:
+        marks = refined(marks, said, images.digests)
+        times = Counter(marks.values())
+        alike = {row for row, mark in marks.items() if times[mark] > 1}
+        linked = [row for row in alike if any(other in alike for _, other in said[row])]
+        if not linked:
+            return marks
+        chosen = min(linked, key=lambda row: marks[row])
+        marks[chosen] = digest_of([b"chosen", marks[chosen].encode()])
+
+
+def refined(
+    marks: dict[int, str], said: Mapping[int, list[tuple[bytes, int]]], digests: NDArray[np.uint8]
+) -> dict[int, str]:
+    """Marks that take in those of the images judged against, until no more of them differ."""
+    while True:
+        after = {}
+        for row, mark in marks.items():
+            told = (
+                what + (marks[other].encode() if other in marks else digests[other].tobytes())
+                for what, other in said[row]
+            )
+            after[row] = digest_of([mark.encode(), *sorted(told)])
+        if len(set(after.values())) == len(set(marks.values())):
+            return after
+        marks = after
+
+
+def judgements(problem: Problem, rows: Ints) -> dict[int, list[tuple[bytes, int]]]:
+    """For each of these images, what every split says of it and of which other image."""
+    wanted = np.zeros(len(problem.images), bool)
+    wanted[rows] = True
+    said: dict[int, list[tuple[bytes, int]]] = {int(row): [] for row in rows}
+    for name, pairs in problem._splits():
+        for right in (False, True):
+            mine = pairs.take(np.flatnonzero(wanted[pairs.right if right else pairs.left]))
+            mine = mine.swapped(np.full(len(mine), right))
+            for row, other, what in zip(mine.left.tolist(), mine.right.tolist(), mine.sayings(), strict=True):
+                said[row].append((name.encode() + b":" + what, other))
+    return said

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from types import ModuleType
@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 import pluggy
 
-from rankbench.errors import BenchmarkError, PluginError, did_you_mean
+from rankbench.errors import BenchmarkError, DataError, PluginError, did_you_mean
 from rankbench.source import source_digest, summary
 
 KINDS = ("datasets", "rankers", "metrics", "features")
@@ -123,9 +123,12 @@ class Registry:
         try:
             check_hooks(plugin)
             found = call_hooks(plugin)
+        except PluginError as error:
+            self.broken.append(Broken(distribution, entry_point, str(error)))
+            return
         except Exception as error:
-            details = "" if isinstance(error, PluginError) else traceback.format_exc()
-            self.broken.append(Broken(distribution, entry_point, str(error), details))
+            message = f"a hook failed: {type(error).__name__}: {error}"
+            self.broken.append(Broken(distribution, entry_point, message, traceback.format_exc()))
             return
         for (kind, name), target in found.items():
             self._claim(Plugin(kind, name, target, distribution, version, packages | {entry_top(plugin)}), entry_point)
@@ -138,9 +141,11 @@ class Registry:
             self.plugins[key] = plugin
             return
         self.plugins.pop(key, None)
-        both = " and ".join(repr(owner) for owner in sorted(owners))
+        both = " and ".join(repr(owner) for owner in sorted(set(owners)))
+        twice = "" if len(set(owners)) > 1 else " twice"
         message = (
-            f"{plugin.kind[:-1]} {plugin.name!r} is brought by {both}; uninstall one, or ask its author to rename it"
+            f"{plugin.kind[:-1]} {plugin.name!r} is brought by {both}{twice}; "
+            "uninstall one, or ask its author to rename it"
         )
         self.broken.append(Broken(plugin.distribution, entry_point, message, names=frozenset([key])))
 
@@ -188,7 +193,8 @@ def own_packages(point: metadata.EntryPoint) -> frozenset[str]:
         return frozenset()
     tops = {p.value.split(":")[0].split(".")[0] for p in point.dist.entry_points if p.group == "rankbench"}
     listed = point.dist.read_text("top_level.txt")
-    return frozenset(tops | set((listed or "").split())) - {"rankbench"}
+    files = (path.parts[0] for path in point.dist.files or () if path.suffix == ".py" and path.parts[0] != "..")
+    return frozenset(tops | set((listed or "").split()) | {top.removesuffix(".py") for top in files}) - {"rankbench"}
 
 
 def check_hooks(plugin: Any) -> None:
@@ -215,8 +221,10 @@ def call_hooks(plugin: Any) -> dict[tuple[str, str], type | str]:
     manager.register(plugin)
     found: dict[tuple[str, str], type | str] = {}
     for kind in KINDS:
-        hook: Callable[[], list[Mapping[str, type | str]]] = getattr(manager.hook, f"rankbench_{kind}")
-        for brought in hook():
+        for hook in getattr(manager.hook, f"rankbench_{kind}").get_hookimpls():
+            brought = hook.function()  # called by itself: pluggy would pass over a forgotten return
+            if not isinstance(brought, Mapping) or not all(isinstance(name, str) and name for name in brought):
+                raise PluginError(f'rankbench_{kind} must return {{"name": class}}, not {brought!r}')
             for name, target in brought.items():
                 if not (isinstance(target, type) or (isinstance(target, str) and target.count(":") == 1)):
                     raise PluginError(
@@ -247,7 +255,13 @@ def parameter_fields(cls: type) -> dict[str, Any]:
     """Annotation of each dataclass field that a benchmark may set."""
     if not dataclasses.is_dataclass(cls):
         return {}
-    hints = get_type_hints(cls)
+    try:
+        hints = get_type_hints(cls)
+    except Exception as error:
+        raise PluginError(
+            f"{cls.__module__}.{cls.__qualname__}: the type of a parameter cannot be resolved ({error}); "
+            "import it at run time, not under TYPE_CHECKING."
+        ) from error
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
 
@@ -263,12 +277,13 @@ def convert(value: Any, annotation: Any, who: str) -> Any:
             return File(raw)
         raise ValueError(f"expected {kind.__name__}")
 
-    if annotation is Features or isinstance(value, Features | File):
-        return custom(annotation if annotation in (Features, File) else type(value), value)
     try:
+        if annotation is Features:  # tuples are msgspec's own business otherwise
+            return custom(Features, value)
         return msgspec.convert(value, annotation, strict=True, dec_hook=custom)
-    except (msgspec.ValidationError, TypeError) as error:
-        raise BenchmarkError(f"{who}: {str(error)[:1].lower() + str(error)[1:]}; got {value!r}.") from error
+    except (msgspec.ValidationError, DataError, TypeError) as error:
+        reason = str(error)[:1].lower() + str(error)[1:].rstrip(".")
+        raise BenchmarkError(f"{who}: {reason}; got {value!r}.") from error
 
 
 def resolved(instance: Any) -> dict[str, Any]:
@@ -277,9 +292,12 @@ def resolved(instance: Any) -> dict[str, Any]:
     A parameter declared by `added_later` is left out at the value that means the old behaviour.
     """
     values = {}
-    for name in parameter_fields(type(instance)):
+    for name, annotation in parameter_fields(type(instance)).items():
         entry = next(f for f in dataclasses.fields(instance) if f.name == name)
-        value = plain(getattr(instance, name))
+        given = getattr(instance, name)
+        if annotation is float and type(given) is int:  # a default written as 1 is the 1.0 a file gives
+            given = float(given)
+        value = plain(given)
         if "rankbench.old" not in entry.metadata or value != plain(entry.metadata["rankbench.old"]):
             values[name] = value
     return values

@@ -6,29 +6,34 @@ import csv
 import html
 import io
 import json
-from collections.abc import Callable
+import re
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
 
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO
 from rankbench.table import Entry, Head, Table
 
 MARKS = {MISSING: "?", FAILED: "!", NOT_APPLICABLE: "–", TODO: "…"}
-LEGEND = {
-    MISSING: "data is missing",
-    FAILED: "failed",
-    NOT_APPLICABLE: "not applicable",
-    TODO: "not run yet",
-}
+LEGEND = {MISSING: "data is missing", FAILED: "failed", NOT_APPLICABLE: "not applicable", TODO: "not run yet"}
 STALE_MARK = "†"
+HEAD_WIDTH = 14  # characters after which a head of a text table goes on in the next line
+TEXT_WIDTH = 100
+WIDE = 7  # columns from which a LaTeX table is set closer
+PAD = "\ue000"  # stands for a space that tabulate must not strip
 
 
-@dataclass
+@dataclass(frozen=True)
 class Style:
     """How a format writes the few things a table is made of."""
 
     escape: Callable[[str], str] = lambda text: text
     bold: Callable[[str], str] = lambda text: f"*{text}*"
     raised: Callable[[str], str] = lambda text: f"[{text}]"
+    best: str = "…"  # the word or sign that is set bold in the legend
     plus_minus: str = " ± "
     stale: str = STALE_MARK
     marks: dict[str, str] = field(default_factory=lambda: dict(MARKS))
@@ -38,43 +43,80 @@ TEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "
        "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "–": "--", "—": "---", "±": r"$\pm$", "…": r"\dots{}",
        "†": r"\dag{}", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "·": r"$\cdot$", "<": r"\textless{}",
        ">": r"\textgreater{}", "|": r"\textbar{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$",
-       "“": "``", "”": "''", "’": "'"}  # fmt: skip
+       "“": "``", "”": "''", "’": "'", "[": "{[}", "]": "{]}", "*": "{*}", "\0": "{}"}  # fmt: skip
+NOT_IN_OT1 = "«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ"  # LaTeX's default font encoding has no glyph for these
 
 
 def tex(text: str) -> str:
-    """Text for LaTeX; characters pdfLaTeX has no glyph for become a question mark."""
-    return "".join(TEX.get(c, c if c.isascii() or "\u00a1" <= c <= "\u017f" else "?") for c in text)
+    """Text for LaTeX; a character its default fonts lack becomes the plain letter below it, or a question mark."""
+    return "".join(TEX.get(c) or tex_letter(c) for c in text.replace("--", "-\0-"))
+
+
+def tex_letter(letter: str) -> str:
+    if letter.isascii() or ("\u00a1" <= letter <= "\u017f" and letter not in NOT_IN_OT1):
+        return letter
+    return unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?"
 
 
 STYLES = {
     "text": Style(),
-    "terminal": Style(bold=lambda text: f"\x1b[1m{text}\x1b[0m"),
+    "terminal": Style(bold=lambda text: f"\x1b[1m{text}\x1b[0m", best="Bold"),
     "markdown": Style(
-        escape=lambda text: text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_").replace("\n", " "),
+        escape=lambda text: re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text),
         bold=lambda text: f"**{text}**",
         raised=lambda text: f"<sup>{text}</sup>",
+        best="Bold",
     ),
     "latex": Style(
         escape=tex,
         bold=lambda text: rf"\textbf{{{text}}}",
         raised=lambda text: rf"\textsuperscript{{{text}}}",
+        best="Bold",
         plus_minus=r" $\pm$ ",
         stale=r"\dag{}",
-        marks={MISSING: "?", FAILED: "!", NOT_APPLICABLE: "--", TODO: r"\dots{}"},
+        marks={status: TEX.get(mark, mark) for status, mark in MARKS.items()},
     ),
-    "html": Style(escape=html.escape, bold=lambda text: f"<b>{text}</b>", raised=lambda text: f"<sup>{text}</sup>"),
+    "html": Style(
+        escape=html.escape,
+        bold=lambda text: f"<b>{text}</b>",
+        raised=lambda text: f"<sup>{text}</sup>",
+        best="Bold",
+    ),
 }
 FORMATS = ("text", "markdown", "latex", "html", "csv", "json")
 
 
 def render(table: Table, form: str, terminal: bool = False) -> str:
     """A table in one of FORMATS. `terminal` allows bold type in text."""
-    if form == "csv":
-        return as_csv(table)
     if form == "json":
         return json.dumps(as_values(table), indent=1, ensure_ascii=False) + "\n"
-    page = Page(table, STYLES["terminal" if form == "text" and terminal else form])
-    return {"text": as_text, "markdown": as_markdown, "latex": as_latex, "html": as_html}[form](page)
+    return render_all([table], form, terminal)
+
+
+def render_all(tables: list[Table], form: str, terminal: bool = False) -> str:
+    """Several tables as one text: a list in JSON, one page in HTML, one header line in CSV."""
+    if form == "json":
+        return json.dumps([as_values(table) for table in tables], indent=1, ensure_ascii=False) + "\n"
+    if form == "csv":
+        return as_csv(tables)
+    pages = [Page(table, STYLES["terminal" if form == "text" and terminal else form]) for table in tables]
+    if form == "html":
+        return as_html(pages)
+    return "\n".join({"text": as_text, "markdown": as_markdown, "latex": as_latex}[form](page) for page in pages)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of a table, in the style of a format: a number or a mark, ± over seeds, signs that refer below."""
+
+    number: str = ""
+    spread: str = ""
+    signs: str = ""
+    best: bool = False
+
+    def join(self, style: Style) -> str:
+        """As one string."""
+        return (style.bold(self.number) if self.best else self.number) + self.spread + self.signs
 
 
 class Page:
@@ -83,18 +125,32 @@ class Page:
     def __init__(self, table: Table, style: Style) -> None:
         self.table, self.style = table, style
         self.footnotes: list[str] = []
+        self.title = self._text(table.title)
+        self.sources = list(dict.fromkeys(e.reported.source for row in table.entries for e in row if e.reported))
         self.shown = self._columns()
-        escape = style.escape
-        self.groups = [escape(head.group or "") for head, _ in self.shown]
-        self.heads = [self._head(head, reported) for head, reported in self.shown]
-        self.rows = []
+        self.groups = [self._text(head.group or "") for head, _ in self.shown]
+        self.heads = [
+            "reported" if reported else self._text(head.label) + self._refer(head.notes)
+            for head, reported in self.shown
+        ]
+        self.labels: list[str] = []
+        self.places: list[list[Place]] = []
         for label, notes, entries in zip(table.rows, table.row_notes, table.entries, strict=True):
             by_head = dict(zip(map(id, table.heads), entries, strict=True))
-            texts = [
-                self._reported(by_head[id(h)], h) if r else self._measured(by_head[id(h)], h) for h, r in self.shown
-            ]
-            self.rows.append([escape(label) + self._refer(notes), *texts])
-        self.legend = self._legend()
+            self.labels.append(self._text(label) + self._refer(notes))
+            self.places.append([(self._reported if r else self._measured)(by_head[id(h)], h) for h, r in self.shown])
+        self.legend = [*self._about_numbers(), *self._about_marks(), *self._about_sources()]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Label and places of each row as plain strings."""
+        return [
+            [label, *(place.join(self.style) for place in row)]
+            for label, row in zip(self.labels, self.places, strict=True)
+        ]
+
+    def _text(self, text: str) -> str:
+        return self.style.escape(" ".join(text.split()))
 
     def _columns(self) -> list[tuple[Head, bool]]:
         """Each head, followed by its reported figures where there are any."""
@@ -105,24 +161,21 @@ class Page:
                 shown.append((head, True))
         return shown
 
-    def _head(self, head: Head, reported: bool) -> str:
-        return self.style.escape("reported") if reported else self.style.escape(head.label) + self._refer(head.notes)
-
-    def _measured(self, entry: Entry, head: Head) -> str:
+    def _measured(self, entry: Entry, head: Head) -> Place:
         style = self.style
         if entry.value is None:
-            if entry.cells == 0:
-                return ""
-            text = style.marks.get(entry.status, "") + (f" {entry.done}/{entry.cells}" if entry.done else "")
-            return text + self._refer(entry.notes)
-        text = f"{entry.value:.{head.decimals}f}"
-        text = style.bold(text) if entry.best else text
-        if entry.spread is not None:
-            text += f"{style.plus_minus}{entry.spread:.{head.decimals}f}"
-        return text + (style.stale if entry.stale else "") + self._refer(entry.notes)
+            mark = style.marks.get(entry.status, "")
+            counted = f" {entry.done}/{entry.cells}" if entry.done else ""
+            return Place(mark + counted, signs=self._refer(entry.notes))
+        spread = "" if entry.spread is None else style.plus_minus + decimal(entry.spread, head)
+        signs = (style.stale if entry.stale else "") + self._refer(entry.notes)
+        return Place(decimal(entry.value, head), spread, signs, entry.best)
 
-    def _reported(self, entry: Entry, head: Head) -> str:
-        return f"{entry.reported.value:.{head.decimals}f}" if entry.reported else ""
+    def _reported(self, entry: Entry, head: Head) -> Place:
+        if entry.reported is None:
+            return Place()
+        source = [f"reported: {entry.reported.source}"] if len(self.sources) > 1 and entry.reported.source else []
+        return Place(decimal(entry.reported.value, head), signs=self._refer(source))
 
     def _refer(self, notes: list[str]) -> str:
         numbers = []
@@ -132,42 +185,82 @@ class Page:
             numbers.append(self.footnotes.index(text) + 1)
         return self.style.raised(",".join(map(str, sorted(numbers)))) if numbers else ""
 
-    def _legend(self) -> list[str]:
-        style, entries = self.style, [entry for row in self.table.entries for entry in row]
-        metrics = list(
-            dict.fromkeys(
-                head.metric + ("" if head.higher_is_better else " (lower is better)") for head in self.table.heads
-            )
-        )
-        lines = [style.escape(f"Metric: {', '.join(metrics)}.")]
+    def _about_numbers(self) -> list[str]:
+        columns: dict[str, list[str]] = {}
+        for head in self.table.heads:
+            unit = ", ".join(["%"] * head.percent + ["lower is better"] * (not head.higher_is_better))
+            columns.setdefault(head.metric + (f" ({unit})" if unit else ""), []).append(head.label)
+        if len(columns) == 1:
+            about = f"Metric: {next(iter(columns))}."
+        else:
+            about = f"Metrics: {'; '.join(f'{name} in {all_of(labels)}' for name, labels in columns.items())}."
+        lines = [self._text(about)]
+        entries = [entry for row in self.table.entries for entry in row]
         if any(entry.spread is not None for entry in entries):
-            lines[0] += style.escape(" Mean ± standard deviation over seeds.")
+            lines[0] += " " + self._text("Mean ± standard deviation over seeds.")
         if any(entry.best for entry in entries):
-            lines[0] += " " + style.bold(style.escape("Best"))
+            lines[0] += f" {self.style.bold(self.style.best)}: best measured in its column."
+        return lines
+
+    def _about_marks(self) -> list[str]:
+        style, entries = self.style, [entry for row in self.table.entries for entry in row]
         statuses = {entry.status for entry in entries if entry.value is None and entry.cells}
         marks = [f"{style.marks[status]} {LEGEND[status]}" for status in MARKS if status in statuses]
         if any(entry.done and entry.value is None for entry in entries):
-            marks.append("k/n: k of n cells are there, too few for a mean")
+            marks.append("k/n: only k of n cells are there, so there is no mean")
         if any(entry.stale for entry in entries):
             marks.append(f"{style.stale} computed by an earlier version of the plugin's source")
-        if marks:
-            lines.append("; ".join(marks) + ".")
-        lines += [f"{style.raised(str(at))} {style.escape(text)}" for at, text in enumerate(self.footnotes, 1)]
-        sources = sorted({entry.reported.source for entry in entries if entry.reported and entry.reported.source})
-        if sources:
-            lines.append(style.escape(f"Reported: {'; '.join(sources)}."))
-        return lines + [style.escape(text) for text in self.table.notes]
+        return ["; ".join(marks) + "."] if marks else []
+
+    def _about_sources(self) -> list[str]:
+        lines = [f"{self.style.raised(str(at))} {self._text(text)}" for at, text in enumerate(self.footnotes, 1)]
+        if len(self.sources) == 1 and self.sources[0]:
+            lines.append(self._text(f"Reported: {self.sources[0]}."))
+        if self.table.source:
+            lines.append(self._text(f"Source: {self.table.source}."))
+        return lines + [self._text(text) for text in self.table.notes]
+
+
+def all_of(labels: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(labels))
+
+
+def decimal(value: float, head: Head) -> str:
+    """A number as a column shows it; never -0.0."""
+    text = f"{value:.{head.decimals}f}"
+    return text if float(text) else text.lstrip("-")
+
+
+# ------------------------------------------------------------------------------------------------------------ formats
 
 
 def as_text(page: Page) -> str:
     from tabulate import tabulate
 
-    heads = [
-        f"{group}\n{head}" if any(page.groups) else head for group, head in zip(page.groups, page.heads, strict=True)
-    ]
+    heads = ["\n".join(textwrap.wrap(head, HEAD_WIDTH, break_long_words=False)) for head in page.heads]
+    if any(page.groups):
+        heads = [f"{group}\n{head}" for group, head in zip(page.groups, heads, strict=True)]
+    columns = [aligned(list(places), page.style) for places in zip(*page.places, strict=True)]
+    rows = [[label, *row] for label, row in zip(page.labels, zip(*columns, strict=True), strict=True)]
     align = ("left", *("right" for _ in heads))
-    body = tabulate(page.rows, ["", *heads], "simple", colalign=align, disable_numparse=True)
-    return "\n".join([page.table.title, "", body, "", *page.legend]) + "\n"
+    body = tabulate(rows, ["", *heads], "simple", colalign=align, disable_numparse=True).replace(PAD, " ")
+    legend = [textwrap.fill(line, TEXT_WIDTH, subsequent_indent="  ") for line in page.legend]
+    return "\n".join([page.title, "", *(line.rstrip() for line in body.splitlines()), "", *legend]) + "\n"
+
+
+def aligned(places: list[Place], style: Style) -> list[str]:
+    """A column whose numbers, spreads and signs stand below each other."""
+    star = PAD if any(place.best for place in places) and style.best != "Bold" else ""
+    numbers, spreads, signs = (
+        max(len(getattr(place, part)) for place in places) for part in ("number", "spread", "signs")
+    )
+    return [
+        PAD * (numbers - len(place.number))
+        + (style.bold(place.number) if place.best else star + place.number + star)
+        + place.spread.ljust(spreads, PAD)
+        + place.signs.ljust(signs, PAD)
+        for place in places
+    ]
 
 
 def as_markdown(page: Page) -> str:
@@ -176,12 +269,13 @@ def as_markdown(page: Page) -> str:
     heads = [f"{group}: {head}" if group else head for group, head in zip(page.groups, page.heads, strict=True)]
     align = ("left", *("right" for _ in heads))
     body = tabulate(page.rows, ["", *heads], "pipe", colalign=align, disable_numparse=True)
-    return "\n".join([f"**{page.style.escape(page.table.title)}**", "", body, "", "  \n".join(page.legend)]) + "\n"
+    return "\n".join([f"**{page.title}**", "", body, "", "  \n".join(page.legend)]) + "\n"
 
 
 def as_latex(page: Page) -> str:
     """A table environment; the preamble needs \\usepackage{booktabs} alone."""
-    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering", f"\\caption{{{tex(page.table.title)}}}"]
+    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering", f"\\caption{{{page.title}}}"]
+    lines += ["\\small\\setlength{\\tabcolsep}{3pt}"] if len(page.heads) >= WIDE else []
     lines += [f"\\begin{{tabular}}{{l{'r' * len(page.heads)}}}", "\\toprule"]
     if any(page.groups):
         cells, rules, at = [], [], 2
@@ -192,66 +286,100 @@ def as_latex(page: Page) -> str:
         lines += [" & ".join(["", *cells]) + r" \\", "".join(rules)]
     lines += [" & ".join(["", *page.heads]) + r" \\", "\\midrule"]
     lines += [" & ".join(row) + r" \\" for row in page.rows]
-    lines += ["\\bottomrule", "\\end{tabular}", "\\par\\smallskip\\footnotesize"]
+    lines += ["\\bottomrule", "\\end{tabular}", "\\par\\smallskip{\\footnotesize\\raggedright"]
     lines += [f"{line}\\par" for line in page.legend]
-    return "\n".join([*lines, "\\end{table}"]) + "\n"
+    return "\n".join([*lines, "}", "\\end{table}"]) + "\n"
 
 
-def runs(values: list[str]) -> list[tuple[str, int]]:
+def runs(values: Iterable[str]) -> list[tuple[str, int]]:
     """Equal neighbors counted: a a b becomes (a, 2), (b, 1)."""
-    found: list[tuple[str, int]] = []
-    for value in values:
-        if found and found[-1][0] == value:
-            found[-1] = (value, found[-1][1] + 1)
-        else:
-            found.append((value, 1))
-    return found
+    return [(value, len(list(same))) for value, same in groupby(values)]
 
 
-def as_html(page: Page) -> str:
-    head = "".join(f"<th>{text}</th>" for text in ["", *page.heads])
-    groups = "".join(f'<th colspan="{count}">{group}</th>' for group, count in runs(page.groups))
-    lines = ["<table>", f"<caption>{html.escape(page.table.title)}</caption>", "<thead>"]
-    lines += [f"<tr><th></th>{groups}</tr>"] if any(page.groups) else []
-    lines += [f"<tr>{head}</tr>", "</thead>", "<tbody>"]
-    for row in page.rows:
-        cells = "".join(f'<td style="text-align:right">{text}</td>' for text in row[1:])
-        lines.append(f'<tr><th style="text-align:left">{row[0]}</th>{cells}</tr>')
-    return "\n".join([*lines, "</tbody>", "</table>", f"<p>{'<br>'.join(page.legend)}</p>"]) + "\n"
+HTML_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; max-width: 70em; margin: 2em auto; }}
+table {{ border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }}
+caption {{ font-weight: bold; text-align: left; padding-bottom: 0.5em; }}
+th, td {{ padding: 0.2em 0.7em; text-align: right; white-space: nowrap; font-weight: normal; }}
+td b {{ font-weight: bold; }}
+thead {{ border-bottom: 1px solid; }}
+th[scope=row] {{ text-align: left; }}
+th[scope=colgroup] {{ text-align: center; }}
+p {{ font-size: 85%; }}
+</style>
+</head>
+<body>"""
 
 
-def as_values(table: Table) -> dict[str, object]:
+def as_html(pages: list[Page]) -> str:
+    """A whole document, which needs no other file."""
+    lines = [HTML_HEAD.format(title="; ".join(page.title for page in pages))]
+    for page in pages:
+        lines += html_table(page)
+    return "\n".join([*lines, "</body>", "</html>"]) + "\n"
+
+
+def html_table(page: Page) -> list[str]:
+    """Lines of one table and its legend."""
+    lines = ["<table>", f"<caption>{page.title}</caption>", "<thead>"]
+    if any(page.groups):
+        groups = "".join(
+            f'<th colspan="{count}" scope="colgroup">{group}</th>' if group else f'<td colspan="{count}"></td>'
+            for group, count in runs(page.groups)
+        )
+        lines.append(f"<tr><td></td>{groups}</tr>")
+    heads = "".join(f'<th scope="col">{head}</th>' for head in page.heads)
+    lines += [f"<tr><td></td>{heads}</tr>", "</thead>", "<tbody>"]
+    for label, *places in page.rows:
+        cells = "".join(f"<td>{place}</td>" for place in places)
+        lines.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
+    return [*lines, "</tbody>", "</table>", f"<p>{'<br>'.join(page.legend)}</p>"]
+
+
+def as_values(table: Table) -> dict[str, Any]:
     """Everything as JSON values, unrounded."""
-    entries = []
-    for label, notes, row in zip(table.rows, table.row_notes, table.entries, strict=True):
-        for head, entry in zip(table.heads, row, strict=True):
-            entries.append(
-                {
-                    "row": label,
-                    "group": head.group,
-                    "column": head.label,
-                    "metric": head.metric,
-                    "value": entry.value,
-                    "sd": entry.spread,
-                    "deterministic": entry.deterministic,
-                    "best": entry.best,
-                    "status": "stale" if entry.stale and entry.status == DONE else entry.status,
-                    "done": entry.done,
-                    "cells": entry.cells,
-                    "reported": entry.reported.value if entry.reported else None,
-                    "reported_source": entry.reported.source if entry.reported else None,
-                    "notes": [*head.notes, *notes, *entry.notes],
-                }
-            )
-    return {"title": table.title, "source": table.source, "notes": table.notes, "entries": entries}
+    return {"title": table.title, "source": table.source, "notes": table.notes, "entries": entry_values(table)}
 
 
-def as_csv(table: Table) -> str:
+def entry_values(table: Table) -> list[dict[str, Any]]:
+    """One place of a table each, row by row."""
+    return [
+        {
+            "row": label,
+            "group": head.group,
+            "column": head.label,
+            "metric": head.metric,
+            "percent": head.percent,
+            "value": entry.value,
+            "sd": entry.spread,
+            "deterministic": entry.deterministic,
+            "best": entry.best,
+            "status": "stale" if entry.stale and entry.status == DONE else entry.status,
+            "done": entry.done,
+            "cells": entry.cells,
+            "reported": entry.reported.value if entry.reported else None,
+            "reported_source": entry.reported.source if entry.reported else None,
+            "notes": [*head.notes, *notes, *entry.notes],
+        }
+        for label, notes, row in zip(table.rows, table.row_notes, table.entries, strict=True)
+        for head, entry in zip(table.heads, row, strict=True)
+    ]
+
+
+def as_csv(tables: list[Table]) -> str:
     """One line an entry."""
-    entries = as_values(table)["entries"]
-    assert isinstance(entries, list)
+    lines = [
+        {"title": table.title, **entry, "notes": "; ".join(entry["notes"])}
+        for table in tables
+        for entry in entry_values(table)
+    ]
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(entries[0]) if entries else ["row"], lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**entry, "notes": "; ".join(entry["notes"])} for entry in entries)
+    writer.writerows(lines)
     return out.getvalue()

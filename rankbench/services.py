@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,10 +23,10 @@ from rankbench.cell import CORE_RESULTS, key_of
 from rankbench.errors import NotApplicable, PluginError
 from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
 from rankbench.files import once, read_state, write_folder, write_state
-from rankbench.images import Images, Ints, array_bytes, digest_of
+from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, file_digests
 from rankbench.pairs import Pairs, hold_out
-from rankbench.plugin import Feature, FeatureChoice, Features, Rows, Run, State
-from rankbench.registry import Registry, resolved
+from rankbench.plugin import Feature, FeatureChoice, Features, File, Rows, Run, State
+from rankbench.registry import Registry, plain, resolved
 
 Log = Callable[[float, dict[str, float]], None]
 Ids = Callable[[Images], NDArray[np.uint8]]
@@ -38,6 +39,7 @@ class Fitting:
 
     images: Images
 
+    @cached_property
     def parts(self) -> dict[str, Any]:
         """Digest of the images, and of each column."""
         columns = {name: digest_of([array_bytes(array)]) for name, array in self.images.columns.items()}
@@ -45,7 +47,7 @@ class Fitting:
 
 
 def fitted_on(parts: Mapping[str, Any], uses: Sequence[str]) -> str:
-    """Hex digest of the images and of those columns a feature's fit uses, from `Fitting.parts()`."""
+    """Hex digest of the images and of those columns a feature's fit uses, from `Fitting.parts`."""
     return key_of({"images": parts["images"], "columns": {k: v for k, v in parts["columns"].items() if k in uses}})
 
 
@@ -57,19 +59,32 @@ def build_feature(registry: Registry, choice: FeatureChoice) -> Feature:
     return feature
 
 
-def feature_key(registry: Registry, choice: FeatureChoice, learned_from: str | None) -> dict[str, Any]:
+def file_parameters(plugin: Any) -> dict[str, File]:
+    """Every parameter that names a file."""
+    names = getattr(plugin, "__dataclass_fields__", {})
+    return {name: getattr(plugin, name) for name in names if isinstance(getattr(plugin, name), File)}
+
+
+def feature_key(
+    registry: Registry, choice: FeatureChoice, learned_from: str | None, file_digest: Callable[[File], str]
+) -> dict[str, Any]:
     """What a feature's rows depend on, as it enters a cell's key.
 
-    Args: learned_from, digest of the images and columns a learned feature sees, None for one that learns nothing.
+    Args: learned_from, digest of the images and columns a learned feature sees, None for one that learns nothing;
+        file_digest, of a file that a parameter names.
     """
     feature = build_feature(registry, choice)
     plugin = registry.find("features", choice.name)
+    files = file_parameters(feature)
+    parameters = {name: value for name, value in resolved(feature).items() if name not in files}
+    digests = {"files": {name: file_digest(file) for name, file in files.items()}} if files else {}
     return {
         "name": choice.name,
         "distribution": plugin.distribution,
         "version": type(feature).version,
-        "parameters": resolved(feature),
+        "parameters": parameters,
         "fitted_on": learned_from,
+        **digests,
     }
 
 
@@ -103,11 +118,23 @@ class Clock:
 
 @dataclass
 class Services:
-    """The cache of one process: row stores opened once, features fitted once."""
+    """The cache of one process: row stores opened once, features fitted once. `root` is where file parameters lie."""
 
     registry: Registry
     cache: Path
+    root: Path = Path()
+    memo: DigestMemo | None = None
     stores: dict[str, RowStore] = field(default_factory=dict)
+
+    def located(self, plugin: Any) -> None:
+        """Tell a plugin's file parameters where they are."""
+        for file in file_parameters(plugin).values():
+            file.path = self.root / file
+
+    def file_digest(self, file: File) -> str:
+        """Hex digest of a file that a parameter names."""
+        path = [self.root / file]
+        return (self.memo.digests(path) if self.memo else file_digests(path)).tobytes().hex()
 
     def store(self, kind: str, parts: Mapping[str, Any]) -> RowStore:
         """The row store for these parts."""
@@ -146,6 +173,7 @@ class CellRun:
     declared: Features = field(default_factory=lambda: Features())
     fitting: Mapping[FeatureChoice, Fitting] = field(default_factory=dict)
     source: str = ""
+    version: str = ""
     fit_digest: str | None = None  # set while `fit` runs
     logger: Log = lambda step, numbers: None
     clock: Clock = field(default_factory=Clock)
@@ -202,15 +230,19 @@ class CellRun:
         registry = self.services.registry
         feature, plugin = build_feature(registry, choice), registry.find("features", choice.name)
         fitting = self.fitting.get(choice) if feature.learned() else None
-        parts = feature_key(registry, choice, fitted_on(fitting.parts(), feature.uses) if fitting else None)
+        self.services.located(feature)
+        learned = fitted_on(fitting.parts, feature.uses) if fitting else None
+        parts = feature_key(registry, choice, learned, self.services.file_digest)
         parts["source"] = plugin.source
-        run = replace(self, seed=int(parts["parameters"].get("seed", 0)), declared=Features(), who=str(plugin))
-        run.__dict__.pop("rng", None)
+        folder = self.services.cache / "features" / f"{key_of(parts)}.run"
+        run = replace(self.apart(int(parts["parameters"].get("seed", 0)), folder), declared=Features(), fit_digest=None)
+        run.who, run.source, run.version = str(plugin), plugin.source, parts["version"]
         if fitting is not None:
             self._learn(feature, fitting, parts, run)
         store = self.services.store("features", parts)
         ids = partial(feature_ids, feature=feature)
         self._fill(store, images, ids, lambda wanted: lambda rows: extracted(feature, wanted, rows, run))
+        shutil.rmtree(folder, ignore_errors=True)
         return store.rows(ids(self._named(images)), choice.normalize == "l2")
 
     def _fill(self, store: RowStore, images: Images, ids: Ids, compute: Callable[[Images], Compute]) -> None:
@@ -230,8 +262,8 @@ class CellRun:
 
         def build() -> State:
             rows = np.arange(len(fitting.images))
-            learner = replace(run, scope=fitting.images, filled=set())
-            learner.__dict__.pop("rng", None)
+            learner = replace(run, scope=fitting.images, filled=set(), lost=None)
+            learner.fit_digest = fitted_on(fitting.parts, feature.uses)
             feature.fit(fitting.images.take(rows, names=False, columns=feature.uses, inputs=()), learner)
             return feature.state()
 
@@ -259,8 +291,9 @@ class CellRun:
             raise PluginError(f"{self.who} called run.shared({name!r}) outside fit.")
         parts = {
             "name": name,
-            "parameters": dict(parameters),
+            "parameters": plain(dict(parameters)),
             "plugin": self.who,
+            "version": self.version,
             "source": self.source,
             "seed": self.seed,
             "threads": self.threads,
@@ -268,11 +301,15 @@ class CellRun:
             "given": self.fit_digest,
         }
         key = key_of(parts)
-        seed = int(key[:15], 16)
-        run = replace(self, seed=seed, folder_path=self.services.cache / "shared" / f"{key}.run", holdouts=[])
-        run.__dict__.pop("rng", None)
+        run = self.apart(int(key[:15], 16), self.services.cache / "shared" / f"{key}.run")
         with self.clock.phase("shared"):
-            return self.services.state_once("shared", parts, self.who, lambda: build(run))
+            state = self.services.state_once("shared", parts, self.who, lambda: build(run))
+        shutil.rmtree(run.folder_path, ignore_errors=True)
+        return state
+
+    def apart(self, seed: int, folder: Path) -> CellRun:
+        """A Run for work that several cells share: nothing of it is logged to whichever cell came first."""
+        return replace(self, seed=seed, folder_path=folder, holdouts=[], logger=lambda step, numbers: None)
 
 
 def image_ids(images: Images) -> NDArray[np.uint8]:
@@ -302,21 +339,21 @@ def feature_ids(images: Images, feature: Feature) -> NDArray[np.uint8]:
 def extracted(feature: Feature, images: Images, rows: Ints, run: CellRun) -> Iterator[NDArray[np.float32]]:
     """Batches of a feature's rows. Every call gets `batch_size` images; the last batch repeats its last image."""
     size = feature.batch_size
+    width: int | None = None
     for begin in range(0, len(rows), size):
         batch = rows[begin : begin + size]
         padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))])
         view = images.take(
             padded, names=feature.by_name, columns=(), inputs=[n for n in feature.inputs if n in images.inputs]
         )
-        found = feature.extract(view, run)
-        yield checked_rows(found, size, run.who)[: len(batch)]
-
-
-def checked_rows(found: Any, count: int, who: str) -> NDArray[np.float32]:
-    rows = np.asarray(found)
-    if rows.ndim != 2 or len(rows) != count or rows.dtype != np.float32:
-        raise PluginError(f"{who}: extract must give ({count}, d) float32, not {rows.shape} {rows.dtype}.")
-    if not np.isfinite(rows).all():
-        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-        raise PluginError(f"{who}: extract gave NaN or infinity for image {bad} of its batch.")
-    return rows
+        found = np.asarray(feature.extract(view, run))
+        if found.ndim != 2 or len(found) != size or found.dtype != np.float32 or width not in (None, found.shape[1]):
+            raise PluginError(
+                f"{run.who}: extract must give ({size}, {width or 'd'}) float32, not {found.shape} {found.dtype}."
+            )
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if len(bad):
+            where = images.describe(int(padded[bad[0]]))
+            raise PluginError(f"{run.who}: extract gave NaN or infinity for {where}.")
+        width = found.shape[1]
+        yield found[: len(batch)]

@@ -22,7 +22,7 @@ def source_digest(module: str, packages: frozenset[str]) -> str:
     while waiting:
         name = waiting.pop()
         path = module_path(name)
-        if name in seen or path is None:
+        if name in seen or path is None or not path.is_file():
             continue
         digest, imported = read_module(path, path.stat().st_mtime_ns, name, path.name == "__init__.py")
         seen[name] = digest
@@ -32,25 +32,28 @@ def source_digest(module: str, packages: frozenset[str]) -> str:
 
 def module_path(name: str) -> Path | None:
     """Where a module's source lies, or None (not Python, or not there)."""
-    top = name.split(".")[0]
-    loaded = getattr(sys.modules.get(top), "__path__", None)
+    top = sys.modules.get(name.split(".")[0])  # an import hook may have found what the path does not show
+    loaded = getattr(top, "__path__", None)
     search: list[str] | None = None
     for depth, part in enumerate(name.split(".")):
         spec = importlib.machinery.PathFinder.find_spec(part, search)
-        if spec is None and depth == 0 and loaded is not None:
-            search = list(loaded)
+        if spec is None and depth == 0 and top is not None:
+            origin, search = getattr(top, "__file__", None), list(loaded or [])
             continue
         if spec is None:
             return None
-        search = list(spec.submodule_search_locations or [])
-    origin = spec.origin if spec is not None else None
+        origin, search = spec.origin, list(spec.submodule_search_locations or [])
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
 @lru_cache(maxsize=4096)
 def read_module(path: Path, mtime: int, name: str, package: bool) -> tuple[str, tuple[str, ...]]:
     """Digest of one module's meaning, and the full names of what it imports."""
-    tree = ast.parse(path.read_bytes())
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # importing it will say so; here it only has to count as changed
+        return hashlib.sha256(content).hexdigest(), ()
     imported = tuple(sorted(set(imports(tree, name, package))))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
@@ -91,9 +94,11 @@ def imports(tree: ast.AST, name: str, package: bool) -> Iterator[str]:
 def summary(module: str, qualname: str) -> str:
     """First line of a class's docstring, read without importing it; empty if there is none."""
     path = module_path(module)
-    if path is None:
+    try:
+        tree = ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
+    except (OSError, SyntaxError, ValueError):
         return ""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == qualname:
             return (ast.get_docstring(node) or "").split("\n")[0]
     return ""

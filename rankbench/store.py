@@ -22,7 +22,16 @@ import numpy as np
 
 from rankbench.cell import Outcome, TestSet
 from rankbench.errors import StoreError
-from rankbench.files import Claim, canonical_json, read_json, read_state, write_file, write_folder, write_state
+from rankbench.files import (
+    Claim,
+    canonical_json,
+    read_arrays,
+    read_json,
+    read_state,
+    write_file,
+    write_folder,
+    write_state,
+)
 from rankbench.images import frozen
 from rankbench.pairs import Pairs
 
@@ -93,14 +102,11 @@ class ResultStore:
     def outcome(self, key: str, test: str) -> Outcome:
         """A stored cell's outcome on one of its tests."""
         path = self.cell(key) / "scores.npz"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = {part: arrays[f"{part}/{test}"] for part in ("scores", "margins") if f"{part}/{test}" in arrays}
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}). Delete the cell's folder and run again.") from error
-        if not found:
+        found = read_arrays(path)
+        scores, margins = (found.get(f"{part}/{test}") for part in ("scores", "margins"))
+        if scores is None and margins is None:
             raise StoreError(f"{path}: holds nothing for test {test!r}.")
-        return Outcome(found.get("scores"), found.get("margins"))
+        return Outcome(scores, margins)
 
     def curves(self, key: str) -> list[dict[str, float]]:
         """Points the ranker logged while it was fitted."""
@@ -128,8 +134,9 @@ class ResultStore:
 
     def save_failure(self, key: str, record: Record) -> None:
         """Store one failed attempt; earlier ones stay."""
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        path = self.root / "failures" / key / f"{stamp}-{uuid.uuid4().hex[:6]}"
+        now = time.time_ns()
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9))
+        path = self.root / "failures" / key / f"{stamp}.{now % 10**9:09d}-{uuid.uuid4().hex[:6]}"
 
         def fill(draft: Path) -> None:
             (draft / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True))
@@ -167,22 +174,16 @@ class ResultStore:
     def test(self, digest: str) -> TestSet:
         """A stored test set."""
         path = self.root / "tests" / digest
-        try:
-            about = read_json(path / "test.json")
-            with np.load(path / "test.npz", allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{path}: cannot be read ({error}). Copy it from the store it came from, or run again."
-            ) from error
+        about, found = read_json(path / "test.json"), read_arrays(path / "test.npz")
         code = np.cumsum(found["steps"], dtype=np.int64)
         n = len(found["digests"])
         parts = {
-            kind: {k.split("/", 1)[1]: v for k, v in found.items() if k.startswith(kind)}
+            kind: {k.removeprefix(kind): v for k, v in found.items() if k.startswith(kind)}
             for kind in ("pair/", "image/")
         }
-        sided = {name: how for name, how in about["sided"].items() if name in parts["pair/"]}
-        pairs = Pairs(code // n, code % n, found["label"], found.get("weight"), columns=parts["pair/"], sided=sided)
+        pairs = Pairs(
+            code // n, code % n, found["label"], found.get("weight"), columns=parts["pair/"], sided=about["sided"]
+        )
         names = None if about["names"] is None else tuple(about["names"])
         return TestSet(pairs, frozen(found["digests"], "digests"), names, parts["image/"])
 
@@ -196,10 +197,9 @@ class ResultStore:
         number = 1 + (int(newest["number"]) if newest else 0)
         while True:
             path = self.root / "plans" / benchmark / f"{number:06d}.json"
-            if not path.exists():
-                write_file(path, json.dumps({**plan, "number": number}, indent=1, sort_keys=True))
+            if write_file(path, json.dumps({**plan, "number": number}, indent=1, sort_keys=True), replace=False):
                 return number
-            number += 1
+            number += 1  # another runner took it
 
     def plan(self, benchmark: str) -> dict[str, Any] | None:
         """The newest plan of a benchmark, or None."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from rankbench.benchmark import Benchmark, Column, Reported, Row, named
 from rankbench.cell import TestSet, key_of
-from rankbench.errors import BenchmarkError, NotApplicable, RankbenchError
+from rankbench.errors import BenchmarkError, NotApplicable, PluginError, RankbenchError
 from rankbench.files import canonical_json, read_json, write_file
-from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale
+from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale, place, placeholder
 from rankbench.registry import Registry, plain
 from rankbench.store import Record, ResultStore
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from rankbench.plugin import Metric
 
 TIES_WORTH_A_NOTE = 0.001  # share of ordered pairs with a predicted tie
+WORST_FIRST = (FAILED, MISSING, TODO, NOT_APPLICABLE)  # a place shows the worst status of its cells
+DETERMINISTIC = "deterministic: does not depend on the seed"
 MIXED = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow")  # versions worth a note when mixed
 
 
@@ -62,6 +65,7 @@ class Head:
     metric: str
     decimals: int
     higher_is_better: bool
+    percent: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -101,23 +105,27 @@ class Drawer:
         self._tests: dict[str, TestSet] = {}
         self._sources: dict[tuple[str, str], str] = {}
         self._records: dict[str, Record | None] = {}
+        self._shown: list[Record] = []  # whose numbers are in the table being drawn
 
-    def stored(self) -> Iterator[Benchmark]:
-        """Every benchmark the store has a plan of, as it was when it was last run."""
+    def every(self) -> Iterator[Table | RankbenchError]:
+        """The table of each benchmark the store has a plan of, as it was last run, or why it cannot be drawn."""
         for name in self.store.benchmarks():
-            plan = self.store.plan(name)
-            if plan is not None:
-                yield Benchmark.parse(plan["toml"], name, f"plan {plan['number']} of {name}")
+            plan = self.store.plan(name) or {}
+            try:
+                yield self.draw(Benchmark.parse(plan["toml"], name, f"plan {plan['number']} of {name}"))
+            except RankbenchError as error:  # a metric that is not installed any more, say
+                yield error
 
     def draw(self, benchmark: Benchmark) -> Table:
         """The table: layout and reported figures from the benchmark, keys from the stored plan."""
         plan = Keys(self.store.plan(benchmark.name))
+        self._shown.clear()
         metrics = [self._metric(column, benchmark) for column in benchmark.column]
         heads = []
         for column, metric in zip(benchmark.column, metrics, strict=True):
             decimals = metric.decimals if benchmark.decimals is None else benchmark.decimals
             name = named(column.metric)["name"]
-            heads.append(Head(column.label, column.group, name, decimals, metric.higher_is_better))
+            heads.append(Head(column.label, column.group, name, decimals, metric.higher_is_better, metric.percent))
         table = Table(benchmark.title, benchmark.source, heads, [], [], [], [])
         for row in benchmark.row:
             table.rows.append(row.label)
@@ -145,65 +153,66 @@ class Drawer:
 
     def _entry(self, benchmark: Benchmark, row: Row, column: Column, metric: Metric, plan: Keys) -> Entry:
         address = f"{column.group}: {column.label}" if column.group else column.label
-        entry = Entry(reported=row.reported.get(column.label) or row.reported.get(address))
+        entry = Entry(reported=row.reported.get(address) or row.reported.get(column.label))
         if row.ranker is None:
             entry.status = DONE
             return entry
         ranker = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
-        problems = plan.problems(column)
-        entry.deterministic = any(plan.cell(describe(ranker, column.choice, facets, None)) for facets in problems)
+        threads, problems = row.threads or benchmark.threads, plan.problems(column)
+        entry.deterministic = any(
+            plan.cell(describe(ranker, column.choice, facets, None, threads)) for facets in problems
+        )
         seeds = [None] if entry.deterministic else list(benchmark.seeds)
         found: dict[int | None, list[float]] = {seed: [] for seed in seeds}
-        statuses = set()
-        entry.cells = len(seeds) * max(1, len(problems))
+        statuses, remarks = set(), Remarks()
         for seed in seeds:
             for facets in problems:
-                planned = plan.cell(describe(ranker, column.choice, facets, seed))
-                status, value = self._cell(planned, column, metric, entry)
+                planned = plan.cell(describe(ranker, column.choice, facets, seed, threads))
+                status, value = self._cell(planned, column, metric, entry, remarks)
                 statuses.add(status)
-                if value is not None:
-                    found[seed].append(value)
-        entry.done = sum(map(len, found.values()))
-        for bad in (FAILED, MISSING, TODO, NOT_APPLICABLE):
-            if bad in statuses:
-                entry.status = bad
-                return entry
-        if entry.done == entry.cells:
-            entry.status = DONE
+                found[seed] += [] if value is None else [value]
+        entry.cells, entry.done = len(seeds) * len(problems), sum(map(len, found.values()))
+        entry.status = next((bad for bad in WORST_FIRST if bad in statuses), DONE)
+        if entry.status == DONE:
             summarize(entry, list(found.values()), 100.0 if metric.percent else 1.0)
             if entry.deterministic and len(benchmark.seeds) > 1:
-                entry.notes.append("deterministic: does not depend on the seed")
-            if any(place in row.at for place in (column.label, column.group or column.label)):
-                entry.notes.append(
-                    f"parameters of its own here: {row.at.get(column.label) or row.at[str(column.group)]}"
-                )
+                remarks.add("", DETERMINISTIC)
+        own = row.at.get(column.group or "", {}) | row.at.get(column.label, {})
+        if own:
+            remarks.add("", "here with " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in own.items()))
+        entry.notes = remarks.notes()
         return entry
 
     def _cell(
-        self, planned: Mapping[str, Any] | None, column: Column, metric: Metric, entry: Entry
+        self, planned: Mapping[str, Any] | None, column: Column, metric: Metric, entry: Entry, remarks: Remarks
     ) -> tuple[str, float | None]:
-        """Status and value of one cell; what is worth a footnote goes to the entry."""
+        """Status and value of one cell; what is worth a footnote goes to the remarks."""
         if planned is None:
             return TODO, None
+        problem = canonical_json(planned["description"]["facets"])
         record = self._record(planned["key"])
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
             message = failure["error"]["message"] if failure else planned["error"]
             if message:
-                note(entry, f"failed: {message.splitlines()[0]}")
+                remarks.add(problem, f"failed: {message.splitlines()[0]}")
             return (FAILED if message else MISSING if planned["missing"] else TODO), None
         if record["status"] == NOT_APPLICABLE:
-            note(entry, f"not applicable: {record['error']['message']}")
+            remarks.add(problem, f"not applicable: {record['error']['message']}")
             return NOT_APPLICABLE, None
-        self._footnotes(planned, record, entry)
         try:
-            return DONE, self._value(planned["key"], record, column, metric)
+            test = test_of(column, record)
+            value = self._value(planned["key"], test, record, column, metric)
         except NotApplicable as error:
-            note(entry, f"not applicable: {error}")
+            remarks.add(problem, f"not applicable: {error}")
             return NOT_APPLICABLE, None
         except RankbenchError as error:
-            note(entry, f"failed: {error}")
+            remarks.add(problem, f"failed: {str(error).splitlines()[0]}")
             return FAILED, None
+        self._shown.append(record)
+        entry.stale = entry.stale or is_stale(self.registry, self.store, planned["key"], record, self._sources)
+        remark(remarks, problem, planned, record, test)
+        return DONE, value
 
     def _record(self, key: str | None) -> Record | None:
         if key is None:
@@ -212,57 +221,46 @@ class Drawer:
             self._records[key] = self.store.record(key)
         return self._records[key]
 
-    def _footnotes(self, planned: Mapping[str, Any], record: Record, entry: Entry) -> None:
-        entry.stale = entry.stale or is_stale(self.registry, self.store, planned["key"], record, self._sources)
-        lost = len(record.get("lost", ()))
-        if lost:
-            note(entry, f"{lost} of {record['images']} images could not be read; their pairs were dropped")
-        if planned["overlap"]:
-            note(entry, f"training and test share images: {planned['overlap']}")
-        for text in planned["notes"]:
-            note(entry, text)
-        if record.get("inputs"):
-            note(entry, f"reads evidence given at test time: {', '.join(record['inputs'])}")
-
-    def _value(self, key: str, record: Record, column: Column, metric: Metric) -> float:
+    def _value(self, key: str, test: str, record: Record, column: Column, metric: Metric) -> float:
         """The metric of one cell, in natural units; remembered in the cache."""
-        tests = record["tests"]
-        name = column.test or (next(iter(tests)) if len(tests) == 1 else "")
-        if name not in tests:
-            raise BenchmarkError(
-                f"column {column.label!r}: test = {name!r}, but the problem's tests are: {', '.join(tests)}."
-            )
-        path = self._memo(key, name, column, metric)
+        path = self._memo(key, test, column, metric)
         if path is not None and path.exists():
             remembered = read_json(path)
             if "not_applicable" in remembered:
                 raise NotApplicable(remembered["not_applicable"])
             return float(remembered["value"])
+        answer: dict[str, Any] = {}
         try:
-            value = self._compute(key, name, tests[name], metric)
-            answer: dict[str, Any] = {"value": value}
+            answer["value"] = self._compute(key, test, record["tests"][test]["digest"], column, metric)
         except NotApplicable as error:
-            answer = {"not_applicable": str(error)}
+            answer["not_applicable"] = str(error)
             raise
         finally:
-            if path is not None and "answer" in locals():
-                with contextlib.suppress(RankbenchError):
+            if path is not None and answer:
+                with contextlib.suppress(RankbenchError):  # a full disk: the cache can do without
                     write_file(path, json.dumps(answer))
-        return value
+        return float(answer["value"])
 
-    def _compute(self, key: str, name: str, test: Mapping[str, Any], metric: Metric) -> float:
-        if test["digest"] not in self._tests:
-            self._tests[test["digest"]] = self.store.test(test["digest"])
-        value = metric(self.store.outcome(key, name).judged(self._tests[test["digest"]]))
+    def _compute(self, key: str, name: str, digest: str, column: Column, metric: Metric) -> float:
+        if digest not in self._tests:
+            self._tests[digest] = self.store.test(digest)
+        judged = self.store.outcome(key, name).judged(self._tests[digest])
+        try:
+            value = float(metric(judged))
+        except RankbenchError:
+            raise
+        except Exception as error:
+            plugin = self.registry.find("metrics", named(column.metric)["name"])
+            raise PluginError(f"{plugin} failed: {type(error).__name__}: {error}") from error
         if not math.isfinite(value):
             raise NotApplicable(f"{type(metric).__name__} is {value} here")
-        return float(value)
+        return value
 
     def _memo(self, key: str, test: str, column: Column, metric: Metric) -> Path | None:
-        if self.cache is None or not self.cache.exists():
+        scores = self.store.cell(key) / "scores.npz"
+        if self.cache is None or not self.cache.exists() or not scores.exists():
             return None
-        table = named(column.metric)
-        stat = (self.store.cell(key) / "scores.npz").stat()
+        table, stat = named(column.metric), scores.stat()
         parts = {
             "cell": key,
             "written": [stat.st_mtime_ns, stat.st_size],
@@ -281,13 +279,12 @@ class Drawer:
             hoist([entry for entry in entries if entry.value is not None or entry.notes], notes)
 
     def _mixtures(self) -> list[str]:
-        records = [record for record in self._records.values() if record and record["status"] == DONE]
         notes = []
-        devices = sorted({record["device"] for record in records})
+        devices = sorted({record["device"] for record in self._shown})
         if len(devices) > 1:
             notes.append(f"cells ran on different devices: {', '.join(devices)}")
         for name in MIXED:
-            versions = sorted({record.get("versions", {}).get(name, "?") for record in records})
+            versions = sorted({record.get("versions", {}).get(name, "?") for record in self._shown})
             if len(versions) > 1:
                 notes.append(f"cells ran with different versions of {name}: {', '.join(versions)}")
         return notes
@@ -302,18 +299,62 @@ class Keys:
 
     def problems(self, column: Column) -> list[dict[str, Any]]:
         """Facets of the problems a column averages."""
-        known = self._facets.get(canonical_json(column.choice.description)) or []
-        matching = [dict(facets) for facets in known if column.matches(facets)]
-        return matching or [{key: value for key, value in column.where.items() if not isinstance(value, list)}]
+        known = self._facets.get(canonical_json(place(column.choice))) or []
+        return [dict(facets) for facets in known if column.matches(facets)] or [placeholder(column)]
 
     def cell(self, description: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The planned cell of that description, if there is one."""
         return self._cells.get(canonical_json(description))
 
 
-def note(entry: Entry, text: str) -> None:
-    if text not in entry.notes:
-        entry.notes.append(text)
+class Remarks:
+    """Footnotes of one entry. A number that a text begins with adds up over problems, but not over seeds."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, dict[str, int]] = {}  # text without its number: number by problem
+        self._tied: list[float] = []
+
+    def add(self, problem: str, text: str) -> None:
+        """One remark on one problem."""
+        number, rest = re.fullmatch(r"(?s)(?:(\d+) )?(.*)", text).groups()  # type: ignore[union-attr]
+        by_problem = self._counted.setdefault(rest, {})
+        if number is not None:
+            by_problem[problem] = max(int(number), by_problem.get(problem, 0))
+
+    def tied(self, share: float) -> None:
+        """Share of a cell's ordered pairs that got no order."""
+        self._tied.append(share)
+
+    def notes(self) -> list[str]:
+        """The footnotes, in the order they came up."""
+        notes = [f"{sum(numbers.values())} {text}" if numbers else text for text, numbers in self._counted.items()]
+        if max(self._tied, default=0.0) > TIES_WORTH_A_NOTE:
+            mean = math.fsum(self._tied) / len(self._tied)
+            notes.append(f"predicted ties: {100 * mean:.3g} % of the ordered pairs")
+        return notes
+
+
+def remark(remarks: Remarks, problem: str, planned: Mapping[str, Any], record: Record, test: str) -> None:
+    """What a reader must know of a stored cell."""
+    remarks.tied(record["tests"][test]["tied"])
+    if record.get("lost"):
+        remarks.add(problem, f"{len(record['lost'])} images could not be read and were left out with their pairs")
+    if planned["overlap"]:
+        remarks.add(problem, f"training and test share images: {planned['overlap']}")
+    for text in planned["notes"]:
+        remarks.add(problem, text)
+    if record.get("inputs"):
+        remarks.add(problem, f"reads evidence given at test time: {', '.join(record['inputs'])}")
+
+
+def test_of(column: Column, record: Record) -> str:
+    """The test set a column means. BenchmarkError if the problem has several and the column names none of them."""
+    tests = record["tests"]
+    name = next(iter(tests)) if column.test is None and len(tests) == 1 else column.test
+    if name is None or name not in tests:
+        wrong = "does not say which test it means" if name is None else f"there is no test {name!r}"
+        raise BenchmarkError(f"{wrong}; the tests are {', '.join(tests)}")
+    return name
 
 
 def hoist(entries: list[Entry], notes: list[str]) -> None:

@@ -1,25 +1,27 @@
 """Fits one cell after another in a process of its own, and stores each the moment it ends.
 
-As a program it reads one cell a line (JSON) from standard input and answers on what was standard output; plugins may
-print what they like, it goes to standard error. It ends when its standard input does, so a killed runner leaves no
-worker behind.
+As a program it reads one cell a line (JSON) from what was standard input and answers on what was standard output. A
+plugin may print what it likes, it goes to the log; one that reads finds nothing. The process ends when its input does,
+so a killed runner leaves no worker behind.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
 import os
-import platform
+import queue
 import random
 import resource
 import shutil
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ from rankbench.errors import DataError, NotApplicable, PluginError, RankbenchErr
 from rankbench.files import read_json, write_file
 from rankbench.images import Images, Ints
 from rankbench.loading import Data, DatasetChoice
-from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices, file_parameters
+from rankbench.machine import device_name, host, versions
+from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices
 from rankbench.plugin import Features, Ranker
 from rankbench.problem import Problem
 from rankbench.registry import Registry
@@ -40,6 +43,8 @@ from rankbench.store import Record, ResultStore
 
 LOST_LIMIT = 0.05  # share of a problem's images that may be unreadable
 SMALL_MODEL = 50 * 2**20  # bytes up to which every seed's model is kept by default
+BUSY = "busy"  # another runner computes the cell at this moment
+Task = Mapping[str, Any]
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -63,13 +68,9 @@ class Workshop:
     def open(cls, place: Mapping[str, Any], registry: Registry | None = None) -> Workshop:
         """From the places named in a task."""
         registry = registry or load_registry(place["plugins"])
-        cache = Path(place["cache"])
-        return cls(
-            registry,
-            Data(registry, Path(place["data"]), cache),
-            ResultStore(place["results"]),
-            Services(registry, cache),
-        )
+        root, cache = Path(place["data"]), Path(place["cache"])
+        data = Data(registry, root, cache)
+        return cls(registry, data, ResultStore(place["results"]), Services(registry, cache, root, data.memo))
 
 
 def load_registry(modules: list[str]) -> Registry:
@@ -85,7 +86,7 @@ def load_registry(modules: list[str]) -> Registry:
 class Fitter:
     """Carries one cell from data to stored result."""
 
-    def __init__(self, shop: Workshop, task: Mapping[str, Any], emit: Emit) -> None:
+    def __init__(self, shop: Workshop, task: Task, emit: Emit) -> None:
         self.shop, self.task, self.emit = shop, task, emit
         self.clock = Clock()
         self.curves: list[dict[str, float]] = []
@@ -96,43 +97,42 @@ class Fitter:
 
     def work(self) -> Record:
         """Fit, score and store. Returns the record, stored as a success or as a failure."""
-        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        begun, peak = time.time(), PeakMemory()
-        record: Record = {
-            **self.task["about"],
-            "started": started,
-            "device": self.task["device"],
-            "gpu": self.task["gpu"],
-        }
+        began, peak = time.time(), PeakMemory()
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+        record: Record = {**self.task["about"], "started": started, "began": began}
         outcomes: dict[str, Outcome] = {}
         state = None
         try:
-            ranker, outcomes = self._fit()
+            ranker, outcomes, findings = self._fit()
             state = ranker.state()
-            record |= {"status": DONE} | self._findings(outcomes)
+            record |= {"status": DONE} | findings
         except NotApplicable as error:
             record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             record |= {"status": FAILED, "error": self._error(error)}
-        record |= {
-            "phases": self.clock.phases,
-            "wall_seconds": time.time() - begun,
-            "began": begun,
-            "ended": time.time(),
-        }
-        record |= {
-            "peak_memory_bytes": peak.read(),
-            "peak_memory_of": peak.whose,
-            **self.task["provenance"],
-            **provenance(),
-        }
+        ended = time.time()
+        record |= {"phases": self.clock.phases, "wall_seconds": ended - began, "ended": ended}
+        record |= {"peak_memory_bytes": peak.read(), "peak_memory_of": peak.whose}
+        record |= {"device": self.task["device"], "device_name": device_name(self.task["device"])}
+        record |= {"gpu": self.task["gpu"], **self.task["provenance"], **host(), "versions": self._versions()}
+        self._enter("store")
         try:
             return self._store(record, outcomes, state)
-        except (StoreError, RankbenchError) as error:
+        except RankbenchError as error:
             failed = record | {"status": FAILED, "error": self._error(error)}
-            failed["error"]["phase"] = "store"
             self._store_failure(failed)
             return failed
+
+    def _versions(self) -> dict[str, str]:
+        """Versions of what decides numbers, the packages of the cell's plugins among them."""
+        named = [("datasets", self.task["dataset"]["name"])]
+        named += [tuple(place.split("/", 1)) for place in self.task["about"]["sources"]]
+        found = dict(versions())
+        for place in named:
+            plugin = self.shop.registry.plugins.get(place)
+            if plugin is not None and plugin.distribution_version:
+                found[plugin.distribution] = plugin.distribution_version
+        return found
 
     def _store(self, record: Record, outcomes: dict[str, Outcome], state: dict[str, Any] | None) -> Record:
         if record["status"] == FAILED:
@@ -143,7 +143,7 @@ class Fitter:
             self.task["key"],
             record,
             outcomes,
-            state if record["status"] == DONE else None,
+            state,
             lambda size: keep == "models" or (keep is None and (size < SMALL_MODEL or first)),
             self.curves,
             self.task["replace"],
@@ -157,7 +157,7 @@ class Fitter:
         except StoreError as error:  # the disk is full: the message still reaches the user
             record["error"]["message"] += f" ({error})"
 
-    def _error(self, error: Exception) -> dict[str, Any]:
+    def _error(self, error: BaseException) -> dict[str, Any]:
         message = str(error) if isinstance(error, RankbenchError) else f"{type(error).__name__}: {error}"
         return {
             "type": type(error).__name__,
@@ -168,18 +168,30 @@ class Fitter:
 
     # -- fitting
 
-    def _fit(self) -> tuple[Ranker, dict[str, Outcome]]:
+    def _enter(self, phase: str) -> None:
+        """Whoever watches knows where a cell was when it died."""
+        self.where = phase
+        self.emit({"event": "phase", "phase": phase})
+
+    @contextlib.contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._enter(name)
+        with self.clock.phase(name):
+            yield
+
+    def _fit(self) -> tuple[Ranker, dict[str, Outcome], Record]:
         choice = DatasetChoice(**self.task["dataset"])
-        with self.clock.phase("load"):
+        with self._phase("load"):
             problem = self.shop.data.problem(choice, self.task["facets"])
-        if problem.fingerprint != self.task["fingerprint"]:
-            raise DataError(f"dataset {choice.label} changed while the benchmark ran; run it again.")
-        self.tests = self.shop.tests(problem)
-        for test, _ in self.tests.values():
-            self.shop.store.save_test(test)
+            if problem.fingerprint != self.task["fingerprint"]:
+                raise DataError(f"dataset {choice.label} changed while the benchmark ran; run it again.")
+            self.tests = self.shop.tests(problem)
+            for test, _ in self.tests.values():
+                self.shop.store.save_test(test)
         while True:
             try:
-                return self._attempt(problem)
+                ranker, outcomes = self._attempt(problem)
+                return ranker, outcomes, self._findings(problem, outcomes)
             except UnreadableImage as error:
                 if self.lost is not None:
                     raise
@@ -189,21 +201,19 @@ class Fitter:
         ranker: Ranker = self.shop.registry.build(
             "rankers", self.task["ranker"]["name"], self.task["ranker"]["parameters"]
         )
-        for file in file_parameters(ranker).values():
-            file.path = self.shop.data.root / file
+        self.shop.services.located(ranker)
         seed_everything(self.task["seed"] or 0)
         run = self._run(ranker, problem)
         images, pairs = problem.training(self.lost, ranker.inputs)
         if not len(pairs):
             raise DataError("every training pair has an image that cannot be read.")
-        self.where, run.fit_digest = "fit", images.fingerprint + pairs.digest
-        with self.clock.phase("fit"):
+        run.fit_digest = images.fingerprint + pairs.digest
+        with self._phase("fit"):
             fitted = ranker.fit(images, pairs, run)
         run.fit_digest = None
         if not isinstance(fitted, Ranker):
             raise PluginError(f"{run.who}: fit must return self, not {type(fitted).__name__}.")
-        self.where = "score"
-        with self.clock.phase("score"):
+        with self._phase("score"):
             outcomes = judge(fitted, problem, run, self.lost, self.tests)
         return fitted, outcomes
 
@@ -226,7 +236,8 @@ class Fitter:
             folder_path=Path(self.task["folder"]),
             who=str(plugin),
             declared=declared,
-            source=plugin.source,
+            source=self.task["about"]["sources"].get(f"rankers/{plugin.name}", ""),
+            version=type(ranker).version,
             logger=log,
             clock=self.clock,
             holdouts=self.holdouts,
@@ -242,13 +253,17 @@ class Fitter:
         return self.shop.data.fitting_on(dict(choice.fit_on), problem)
 
     def _unreadable(self, problem: Problem, error: UnreadableImage) -> NDArray[np.bool_]:
-        """Which of the problem's images cannot be decoded: one was found, so all are tried. Remembered."""
+        """Which of the problem's images cannot be decoded: one was found, so all are tried.
+
+        Those found before are tried alone, unless they decode now: then the trouble was not in the files.
+        """
         path = self.shop.data.cache / "unreadable" / f"{problem.images.fingerprint}.json"
-        if not path.exists():
+        bad: list[int] = read_json(path) if path.exists() else []
+        if not bad or any(readable(problem.images, row) for row in bad):
             bad = [row for row in range(len(problem.images)) if not readable(problem.images, row)]
             write_file(path, json.dumps(bad))
         lost = np.zeros(len(problem.images), bool)
-        lost[np.array(read_json(path), dtype=np.int64)] = True
+        lost[np.array(bad, dtype=np.int64)] = True
         share = lost.mean()
         if not lost.any() or share > LOST_LIMIT or self.task["strict_data"]:
             limit = "--strict-data allows none" if self.task["strict_data"] else f"at most {LOST_LIMIT:.0%} may be lost"
@@ -257,8 +272,7 @@ class Fitter:
             ) from error
         return lost
 
-    def _findings(self, outcomes: Mapping[str, Outcome]) -> Record:
-        problem = self.shop.data.problem(DatasetChoice(**self.task["dataset"]), self.task["facets"])
+    def _findings(self, problem: Problem, outcomes: Mapping[str, Outcome]) -> Record:
         tests = {}
         for name, outcome in outcomes.items():
             test = self.tests[name][0]
@@ -282,7 +296,7 @@ def judge(
     position = np.full(len(problem.images), -1, np.int64)
     position[rows] = np.arange(len(rows))
     if type(ranker).compare is Ranker.compare:
-        scores = checked(ranker.score(images, run), len(rows), f"{run.who}: score", images)
+        scores = checked(ranker.score(images, run), len(rows), f"{run.who}: score", problem.images.take(rows))
         everywhere = np.full(len(problem.images), np.nan)
         everywhere[rows] = scores
         return {name: Outcome(scores=everywhere[own]) for name, (_, own) in tests.items()}
@@ -352,37 +366,25 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-_PROVENANCE: dict[str, Any] = {}
-
-
-def provenance() -> dict[str, Any]:
-    """Versions and host, collected once a process."""
-    if not _PROVENANCE:
-        versions = {"python": platform.python_version()}
-        for name in ("rankbench", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow", "torch", "torchvision"):
-            try:
-                versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-        _PROVENANCE.update(
-            versions=versions,
-            host=platform.node(),
-            machine=f"{platform.system()} {platform.machine()}",
-            cpus=os.cpu_count(),
-        )
-    return _PROVENANCE
-
-
-def execute(shop: Workshop, task: Mapping[str, Any], emit: Emit = lambda event: None) -> Record:
-    """Compute and store one cell, or find that another runner is doing so or has done so."""
-    claim = shop.store.claim(task["key"])
-    if not task["replace"] and shop.store.has(task["key"]):
-        return {"status": DONE, "elsewhere": True}
-    while not claim.take():
+def execute(shop: Workshop, task: Task, emit: Emit = lambda event: None, wait: bool = True) -> Record:
+    """Compute and store one cell. Where another runner did so, its record; where one is at it, BUSY unless `wait`."""
+    key, since = task["key"], time.time()
+    claim = shop.store.claim(key)
+    while True:
+        if not task["replace"] and (stored := shop.store.record(key)):
+            return stored
+        if claim.take():
+            break
+        if not wait:
+            return {"status": BUSY}
         time.sleep(0.1)
     try:
-        if not task["replace"] and shop.store.has(task["key"]):
-            return {"status": DONE, "elsewhere": True}
+        if not task["replace"] and (stored := shop.store.record(key)):
+            return stored
+        failure = shop.store.failure(key)
+        if failure is not None and failure["ended"] > since:  # while we waited
+            return failure
+        emit({"event": "begin"})
         return Fitter(shop, task, emit).work()
     finally:
         claim.release()
@@ -390,32 +392,42 @@ def execute(shop: Workshop, task: Mapping[str, Any], emit: Emit = lambda event: 
 
 def main() -> None:
     """Serve cells until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a plugin prints goes to the log
-    lines: list[str] = []
-    arrived = threading.Condition()
+    faulthandler.enable()
+    tasks, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    lines: queue.Queue[str] = queue.Queue()
 
     def listen() -> None:
-        for line in sys.stdin:
-            with arrived:
-                lines.append(line)
-                arrived.notify()
-        os._exit(0)  # the runner is gone, or has no more cells: what was finished is stored
+        for line in tasks:
+            lines.put(line)
+        if lines.unfinished_tasks:
+            leave()
+        lines.put("")
 
     def emit(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(message) + "\n")
+        try:
+            answers.write(json.dumps(message) + "\n")
+        except OSError:
+            leave()
 
     threading.Thread(target=listen, daemon=True).start()
     shop: Workshop | None = None
-    while True:
-        with arrived:
-            arrived.wait_for(lambda: lines)
-            task = json.loads(lines.pop(0))
+    while line := lines.get():
+        task = json.loads(line)
         shop = shop or Workshop.open(task["place"])
-        emit({"event": "begin", "key": task["key"]})
-        record = execute(shop, task, emit)
-        error = record.get("error", {})
-        emit({"event": "end", "key": task["key"], "status": record["status"], "message": error.get("message", "")})
+        record = execute(shop, task, emit, task.get("wait", False))
+        lines.task_done()
+        emit({"event": "end", "status": record["status"], "message": record.get("error", {}).get("message", "")})
+
+
+def leave() -> None:
+    """The runner is gone amid a cell: end this process and whatever a plugin started in it."""
+    if os.getpgrp() == os.getpid():  # a group of our own, as the runner makes it
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,19 @@
 """What every test may ask for."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from dots import Lab
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A folder of its own with a small plugin package, installed, and data for it."""
+    lab = Lab(tmp_path)
+    monkeypatch.syspath_prepend(str(lab.site))
+    yield lab
+    sys.modules.pop("dots_plugins", None)
 
 
 @pytest.fixture(scope="session")

@@ -28,15 +28,15 @@ class CellStatistics(rankbench.Feature):
     Dimensions: grids × ranks × 8.
     """
 
-    size: int = 256
+    size: int = 128
     grids: tuple[int, ...] = (8, 16, 32)
     ranks: int = 32
 
     def __post_init__(self):
         if not self.grids or any(cells < 1 or self.size % cells or self.size < 4 * cells for cells in self.grids):
             raise rankbench.DataError(
-                f"cell-statistics: each of grids {list(self.grids)} must divide size {self.size} into cells of 4 pixels "
-                "or more."
+                f"cell-statistics: each of grids {list(self.grids)} must divide size {self.size} into cells of 4 "
+                "pixels or more."
             )
         if self.ranks < 2:
             raise rankbench.DataError(f"cell-statistics: ranks is {self.ranks}; use at least 2.")

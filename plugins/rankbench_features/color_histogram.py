@@ -45,11 +45,11 @@ def shares(color, cells):
 
 
 def centers():
-    """(50, 3) CIE Lab: 8 greys; 8 hues of chroma 22 and 6 hues of chroma 50, each at lightness 30, 55 and 80."""
+    """(50, 3) CIE Lab: 8 greys; 8 hues of chroma 18 and 6 hues of chroma 40, each at lightness 30, 55 and 80."""
     greys = [(lightness, 0.0, 0.0) for lightness in np.linspace(5, 97, 8)]
     rings = [
         (lightness, chroma * np.cos(hue), chroma * np.sin(hue))
-        for chroma, hues in ((22, 8), (50, 6))
+        for chroma, hues in ((18, 8), (40, 6))
         for lightness in (30, 55, 80)
         for hue in np.arange(hues) * 2 * np.pi / hues
     ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Gist(rankbench.Feature):
     def __post_init__(self):
         if min(self.scales, self.orientations, self.blocks) < 1 or self.size < max(16, self.blocks):
             raise rankbench.DataError(
-                f"gist: scales, orientations and blocks are at least 1, size at least 16 and at least blocks; got {self}."
+                f"gist: scales, orientations and blocks are at least 1, size at least 16 and blocks; got {self}."
             )
 
     def extract(self, images, run):
@@ -88,7 +89,7 @@ def block_means(size, blocks):
     """(blocks, size) rows that average nearly equal runs of pixels."""
     edges = np.round(np.linspace(0, size, blocks + 1)).astype(int)
     rows = np.zeros((blocks, size), dtype=np.float32)
-    for row, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for row, (start, stop) in enumerate(pairwise(edges)):
         rows[row, start:stop] = 1 / (stop - start)
     return rows
 

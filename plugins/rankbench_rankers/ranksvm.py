@@ -34,8 +34,8 @@ class RankSVM(rankbench.Ranker):
     Args:
         features: what describes an image.
         C: cost of an ordered pair, or "holdout": the power of ten from 1e-5 to 100 whose model orders most pairs of
-            `run.holdout(images, pairs, 0.2)`, the smaller of equals; then refitted on all pairs. 0.1 where that leaves no
-            ordered pair on one of the sides.
+            `run.holdout(images, pairs, 0.2)`, the smaller of equals; then refitted on all pairs. 0.1 where that leaves
+            no ordered pair on one of the sides.
         C_similar: cost of a tie; None for the same as C.
     """
 
@@ -72,9 +72,8 @@ class RankSVM(rankbench.Ranker):
 
     def _chosen_cost(self, x, images, pairs, run):
         fitted, held = run.holdout(images, pairs, HOLDOUT_SHARE)
-        label = held.judgement
-        if not held.ordered.any():
-            raise rankbench.DataError("ranksvm: no ordered pair was held out to choose C by; give C a number.")
+        if not held.ordered.any() or not fitted.ordered.any():
+            return FALLBACK_C
         best, best_accuracy, weights = HOLDOUT_C[0], -1.0, None
         for cost in HOLDOUT_C:
             weights = minimize(x, self._judgements(len(x), fitted, cost), start=weights)

@@ -19,7 +19,7 @@ class SiameseSmall(rankbench.Ranker):
 
     Args:
         size: side of the square that images are stretched to, in pixels; 16 or more.
-        width: filters of the first of four convolutions; each further one has twice as many.
+        width: filters of the first of five convolutions; the next three double them, the last keeps them.
         augment: how images may be turned over without changing their order: "flip" (left to right), "dihedral" (also
             upside down) or "none". Training draws a turn for each image, and a score is the mean over all turns.
         epochs: passes over the training images.
@@ -33,10 +33,10 @@ class SiameseSmall(rankbench.Ranker):
     size: int = 96
     width: int = 16
     augment: Literal["none", "flip", "dihedral"] = "flip"
-    epochs: float = 30.0
+    epochs: float = 25.0
     minimum_steps: int = 200
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
     dropout: float = 0.0
 

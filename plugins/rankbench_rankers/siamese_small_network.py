@@ -23,11 +23,12 @@ FLIPS: dict[str, list[tuple[int, ...]]] = {  # axes of (n, h, w, 3) along which 
 
 
 class SmallNetwork(nn.Module):
-    """Four convolutions, each at half the resolution before; pooled activations; one score.
+    """Five convolutions down to a sixteenth of the resolution; pooled activations; one score.
 
     Mean pooling measures how much of a pattern there is, maximum pooling whether it is anywhere.
 
-    Args: width, filters of the first convolution, doubled by each of the next three; dropout, share in [0, 1).
+    Args: width, filters of the first convolution, doubled by each of the next three and kept by the fifth; dropout,
+        share of the activations, in [0, 1).
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -39,6 +40,7 @@ class SmallNetwork(nn.Module):
             *convolution(width, 2 * width, pool=2),
             *convolution(2 * width, 4 * width, pool=2),
             *convolution(4 * width, 8 * width),
+            *convolution(8 * width, 8 * width),
         )
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(2 * 8 * width, 1)
