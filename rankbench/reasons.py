@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, STALE, PlannedCell, Planner
+from rankbench.store import Record
+
+
+WORDS = {"problem": "data (images, pairs, columns or splits)", "core_results": "results format of rankbench itself"}
 
 
 def reasons(planner: Planner, cells: list[PlannedCell]) -> list[tuple[PlannedCell, str]]:
     """Each cell with an explanation."""
-    stored = [(key, record["key_parts"]) for key, record in planner.store.records() if "key_parts" in record]
+    stored = [(key, record) for key, record in planner.store.records() if "key_parts" in record]
     return [(cell, reason(planner, cell, stored)) for cell in cells]
 
 
-def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Mapping[str, Any]]]) -> str:
+def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Record]]) -> str:
     """One cell's explanation."""
     if cell.status in (DONE, NOT_APPLICABLE):
         record = planner.store.record(cell.key or "") or {}
@@ -35,21 +39,21 @@ def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Mapping[
     if not stored:
         return "nothing is stored yet"
     mine = flat(cell.parts)
-    _, _, key, nearest = min(
-        (differing(mine, theirs), theirs.get("ranker.name") != mine["ranker.name"], key, theirs)
-        for key, theirs in ((key, flat(parts)) for key, parts in stored)
-    )
-    lines = [f"not stored; the nearest stored cell is {key[:12]}, which differs in:"]
+    key, record = min(stored, key=lambda one: nearness(mine, flat(one[1]["key_parts"])))
+    nearest = flat(record["key_parts"])
+    lines = [f"not stored; the nearest stored cell is {key[:12]} of row {record['row']!r}, which differs in:"]
     lines += [
-        f"{name}: {short(nearest.get(name))} there, {short(mine.get(name))} here"
+        f"{WORDS.get(name, name)}: {short(nearest.get(name))} there, {short(mine.get(name))} here"
         for name in sorted(mine.keys() | nearest.keys())
         if mine.get(name) != nearest.get(name)
     ]
     return "\n".join(lines)
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
-    return sum(one.get(name) != other.get(name) for name in one.keys() | other.keys())
+def nearness(mine: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, bool]:
+    """Smaller is nearer: in how many parts two keys differ, then whether they are of different rankers."""
+    differing = sum(mine.get(name) != other.get(name) for name in mine.keys() | other.keys())
+    return differing, mine.get("ranker.name") != other.get("ranker.name")
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
