@@ -136,7 +136,7 @@ def read_json(path: Path) -> Any:
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays of an npz file, none of them unpickled. StoreError with the path if it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(
@@ -248,20 +248,19 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def birth(pid: int) -> str:
+def birth(pid: int, processes: Path = Path("/proc")) -> str:
     """When a process began, so that a number used again is not mistaken for it; empty if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (processes / str(pid) / "stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]
     except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:
+        if (processes / "self" / "stat").exists():
+            return ""
+    try:  # a system that does not show its processes
         os.kill(pid, 0)
     except ProcessLookupError:
         return ""
-    except OSError:
+    except OSError:  # it is there, and not ours
         pass
     return "alive"
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rankbench.errors import DataError, did_you_mean
-from rankbench.images import Array, array_bytes, arrays_digest, digest_of, frozen, named_arrays
+from rankbench.images import Array, Ints, array_bytes, arrays_digest, digest_of, frozen, named_arrays
 
 Side = Literal["negate", "swap"]
 MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -190,16 +190,16 @@ def coin(digests: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.bool_]:
     Symmetric in the two images and blind to label and order, so that neither side nor position tells anything.
     The mix is splitmix64's finaliser (Steele, Lea & Flood, OOPSLA 2014).
     """
-    return (pair_words(digests, pairs) >> np.uint64(63)).astype(bool)
+    return (pair_words(digests, pairs.left, pairs.right) >> np.uint64(63)).astype(bool)
 
 
-def pair_words(digests: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.uint64]:
+def pair_words(digests: NDArray[np.uint8], left: Array, right: Array) -> NDArray[np.uint64]:
     """(n,) 64 bits for each pair, from its two digests and in either order the same."""
     quarters = np.ascontiguousarray(digests).view("<u8").reshape(-1, 4)
     word = quarters[:, 0]
     for quarter in quarters.T[1:]:  # all of it: a dataset may give digests that are no sha-256
         word = finalised(word) ^ quarter
-    a, b = word[pairs.left], word[pairs.right]
+    a, b = word[left], word[right]
     return finalised((a ^ b) * MIX[0] + (a + b))
 
 
@@ -222,17 +222,24 @@ def sorted_pairs(pairs: Pairs, digests: NDArray[np.uint8]) -> Pairs:
         return pairs
     order = np.argsort(code, kind="stable")
     sorted_code = code[order]
-    if (sorted_code[1:] == sorted_code[:-1]).any():
-        others = [a for a in (pairs.label, pairs.weight) if a is not None]
-        for arrays in (pairs.columns, pairs.inputs):
-            others += [part for name in sorted(arrays) for part in np.atleast_2d(arrays[name].reshape(len(code), -1).T)]
-        order = np.lexsort([*reversed(others), code])
-        place = np.arange(len(code))
-        first = np.concatenate([[True], sorted_code[1:] != sorted_code[:-1]])
-        turn = (place - np.maximum.accumulate(np.where(first, place, 0))).astype(np.uint64)  # 0, 1, … in each group
-        mixed = finalised(pair_words(digests, pairs.take(order)) + (turn + np.uint64(1)) * MIX[0])
-        order = order[np.lexsort([mixed, sorted_code])]
+    same = np.concatenate([[False], sorted_code[1:] == sorted_code[:-1], [False]])
+    repeated = np.flatnonzero(same[1:] | same[:-1])
+    if len(repeated):
+        order[repeated] = repeats_ordered(pairs, digests, order[repeated], sorted_code[repeated])
     return pairs.take(order)
+
+
+def repeats_ordered(pairs: Pairs, digests: NDArray[np.uint8], rows: Ints, codes: Ints) -> Ints:
+    """Rows of pairs judged several times, in the order of their codes, put into the order their content decides."""
+    said = [array for array in (pairs.label, pairs.weight) if array is not None]
+    for arrays in (pairs.columns, pairs.inputs):
+        said += [part for name in sorted(arrays) for part in arrays[name].reshape(len(pairs), -1).T]
+    rows = rows[np.lexsort([*(array[rows] for array in reversed(said)), codes])]
+    place = np.arange(len(rows))
+    first = np.concatenate([[True], codes[1:] != codes[:-1]])
+    turn = (place - np.maximum.accumulate(np.where(first, place, 0))).astype(np.uint64)  # 0, 1, … for each two images
+    mixed = finalised(pair_words(digests, pairs.left[rows], pairs.right[rows]) + (turn + np.uint64(1)) * MIX[0])
+    return np.asarray(rows[np.lexsort([mixed, codes])])
 
 
 def hold_out(pairs: Pairs, images: int, share: float, rng: np.random.Generator) -> tuple[Pairs, Pairs, dict[str, Any]]:

@@ -8,7 +8,6 @@ from typing import Any
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, STALE, PlannedCell, Planner
 from rankbench.store import Record
 
-
 WORDS = {"problem": "data (images, pairs, columns or splits)", "core_results": "results format of rankbench itself"}
 
 

@@ -327,7 +327,7 @@ def feature_ids(images: Images, feature: Feature) -> NDArray[np.uint8]:
     if not feature.by_name and not feature.inputs:
         return ids
     if feature.by_name and images.names is None:
-        raise PluginError(f"{type(feature).__name__} matches images by name, and these have none.")
+        raise NotApplicable(f"{type(feature).__name__} matches images by name, and these have none")
     rows = []
     for row in range(len(images)):
         first = f"name:{images.names[row]}".encode() if feature.by_name and images.names else ids[row].tobytes()

@@ -209,6 +209,7 @@ class Worker:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONPATH": paths}
         environment["CUDA_VISIBLE_DEVICES"] = gpu or ""
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve other cells
         environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats itself only with a fixed workspace
         try:
             handle, name = tempfile.mkstemp(dir=logs, suffix=".log")

@@ -280,7 +280,7 @@ class Drawer:
 
     def _mixtures(self) -> list[str]:
         notes = []
-        devices = sorted({record["device"] for record in self._shown})
+        devices = sorted({record.get("device_name") or record["device"] for record in self._shown})
         if len(devices) > 1:
             notes.append(f"cells ran on different devices: {', '.join(devices)}")
         for name in MIXED:

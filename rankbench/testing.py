@@ -13,6 +13,9 @@ Each `check_…` raises AssertionError with all that is wrong. `rankbench check-
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import random
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,15 +29,17 @@ from numpy.typing import NDArray
 
 from rankbench.errors import MissingData, NotApplicable
 from rankbench.files import read_state, write_state
-from rankbench.images import Images
+from rankbench.images import Images, array_bytes
 from rankbench.loading import Data, DatasetChoice, missing_message
-from rankbench.pairs import Pairs
-from rankbench.plan import feature_choices
-from rankbench.plugin import Dataset, Feature, Features, Judged, Metric, Ranker
+from rankbench.pairs import Pairs, coin
+from rankbench.plugin import Dataset, Feature, Judged, Metric, Ranker
 from rankbench.problem import Problem
-from rankbench.registry import Registry
-from rankbench.services import CellRun, Fitting, Services, build_feature
-from rankbench.worker import judge
+from rankbench.registry import Registry, resolved
+from rankbench.services import CellRun
+from rankbench.toys import Bench as Bench
+from rankbench.toys import accuracy as accuracy
+from rankbench.toys import bright_squares as bright_squares
+from rankbench.toys import disguised, fresh, odd_images, spread
 
 LEARNED = 0.8  # pairwise accuracy a learner must reach on the bright squares
 MIXED_BATCH = 1e-4  # how far a score may move with its neighbors, relative to the spread of the scores
@@ -81,265 +86,226 @@ class Findings(list[Finding]):
             raise AssertionError("\n".join(broken))
 
 
-# ------------------------------------------------------------------------------------------------------------ toys
-
-
-def bright_squares(train: int = 60, test: int = 40, pairs: int = 400, size: int = 32, seed: int = 0) -> Problem:
-    """A tiny problem every learner can solve: a bright square on noise, its size is the attribute.
-
-    Brightness, edges and layout all tell. Images carry a `score` and a `category` column.
-    """
-    rng = np.random.default_rng(seed)
-    count = train + test
-    sides = rng.uniform(4, size - 4, count)
-    arrays = []
-    for side in sides:
-        pixels = rng.integers(0, 96, (size, size, 3), dtype=np.uint8)
-        whole = round(float(side))
-        top, left = rng.integers(0, size - whole + 1, 2)
-        pixels[top : top + whole, left : left + whole] += 128
-        arrays.append(pixels)
-    names = [f"square-{at:03d}" for at in rng.permutation(count)]
-    columns = {"score": sides, "category": np.where(sides > size / 2, "large", "small")}
-    images = Images.from_arrays(arrays, names=names, columns=columns)
-    tests = {"test": sampled(rng, np.arange(train, count), sides, pairs)}
-    return Problem(images, sampled(rng, np.arange(train), sides, pairs), tests)
-
-
-def sampled(rng: np.random.Generator, rows: NDArray[Any], values: NDArray[Any], count: int) -> Pairs:
-    """Distinct ordered pairs of these rows, in random order and orientation."""
-    left, right = np.triu_indices(len(rows), 1)
-    chosen = rng.permutation(len(left))[:count]
-    swap = rng.random(len(chosen)) < 0.5
-    a, b = rows[left[chosen]], rows[right[chosen]]
-    a, b = np.where(swap, b, a), np.where(swap, a, b)
-    return Pairs(a, b, np.sign(values[a] - values[b]).astype(np.int8))
-
-
-class Bench:
-    """Fits rankers and features on toys as the core would, in a cache of its own."""
-
-    def __init__(self, folder: Path, registry: Registry | None = None) -> None:
-        self.folder = folder
-        self.registry = registry or Registry.installed()
-        self.services = Services(self.registry, folder / "cache")
-
-    def run(self, problem: Problem, plugin: Any, seed: int = 0) -> CellRun:
-        """A Run as the core hands it out."""
-        declared = Features(feature_choices(plugin))
-        run = CellRun(
-            self.services, problem.images, seed, "cpu", 1, self.folder / "run", f"{type(plugin).__name__}", declared
-        )
-        learned = [choice for choice in declared if build_feature(self.registry, choice).learned()]
-        fitting = Fitting(problem.images.take(problem.training_rows()))
-        run.fitting = dict.fromkeys(learned, fitting)
-        return run
-
-    def fit(self, ranker: Ranker, problem: Problem, seed: int = 0) -> tuple[Ranker, CellRun]:
-        """A fitted ranker of a canonical problem, and its Run."""
-        run = self.run(problem, ranker, seed)
-        images, pairs = problem.training(inputs=ranker.inputs)
-        run.fit_digest = images.fingerprint + pairs.digest
-        fitted = ranker.fit(images, pairs, run)
-        run.fit_digest = None
-        return fitted, run
-
-    def margins(self, ranker: Ranker, problem: Problem, run: CellRun) -> NDArray[np.float64]:
-        """Margins of the first test set."""
-        from rankbench.cell import TestSet
-
-        tests = {name: TestSet.of(problem, name) for name in list(problem.tests)[:1]}
-        name, (test, _) = next(iter(tests.items()))
-        return judge(ranker, problem, run, None, tests)[name].pair_margins(test.pairs)
-
-    def accuracy(self, ranker: Ranker, problem: Problem, seed: int = 0) -> float:
-        """Pairwise accuracy on the first test set; a predicted tie counts one half."""
-        fitted, run = self.fit(ranker, problem, seed)
-        name = next(iter(problem.tests))
-        return accuracy(self.margins(fitted, problem, run), problem.tests[name])
-
-
-def accuracy(margins: NDArray[np.float64], pairs: Pairs) -> float:
-    ordered = pairs.ordered
-    return float((1 + np.sign(margins[ordered]) * pairs.judgement[ordered]).mean() / 2)
-
-
 # --------------------------------------------------------------------------------------------------------- rankers
 
 
-def check_ranker(ranker: Ranker, registry: Registry | None = None) -> None:
-    """AssertionError unless the ranker meets every requirement. It is copied through its class and parameters."""
-    ranker_findings(lambda: fresh(ranker), registry).settle()
+def check_ranker(ranker: Ranker, registry: Registry | None = None, data: str | Path = ".") -> None:
+    """AssertionError unless the ranker meets every requirement. It is copied through its class and parameters.
+
+    Args: data, the folder that file parameters are relative to.
+    """
+    ranker_findings(lambda: fresh(ranker), registry, data).settle()
 
 
-def fresh(plugin: Any) -> Any:
-    """The same plugin, unfitted."""
-    names = [f.name for f in getattr(plugin, "__dataclass_fields__", {}).values() if f.init]
-    return type(plugin)(**{name: getattr(plugin, name) for name in names})
-
-
-def ranker_findings(make: Callable[[], Ranker], registry: Registry | None = None) -> Findings:
+def ranker_findings(make: Callable[[], Ranker], registry: Registry | None = None, data: str | Path = ".") -> Findings:
     """Every requirement on a ranker."""
     found = Findings()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), registry)
+        bench = Bench(Path(folder), registry, data)
         problem = bright_squares().canonical()
         with found.requirement("is a rankbench.Ranker with JSON parameters"):
-            from rankbench.registry import resolved
-
             assert isinstance(make(), Ranker), f"{type(make()).__name__} does not inherit rankbench.Ranker"
             resolved(make())
+        if not found[-1].good:
+            return found
         fitted: list[tuple[Ranker, CellRun]] = []
         with found.requirement("fits a small problem and returns itself"):
             one, run = bench.fit(make(), problem)
             assert isinstance(one, Ranker), f"fit returned {type(one).__name__}; it must return self"
             fitted.append((one, run))
-        if fitted:
-            fitted_ranker_findings(found, bench, make, problem, *fitted[0])
+        if not fitted:
+            return found
+        ranker_requirements(found, bench, make, problem, *fitted[0])
         with found.requirement("two images and one pair suffice"):
             tiny = bright_squares(train=2, test=2, pairs=1).canonical()
-            margins = bench.margins(*with_problem(bench.fit(make(), tiny), tiny))
-            assert margins.shape == (1,), f"gave {margins.shape} for one pair"
-        with found.requirement("learns nothing from column, name, side or position"):
-            no_leak(bench, make, problem)
+            other, second = bench.fit(make(), tiny)
+            assert bench.margins(other, tiny, second).shape == (1,)
+        with found.requirement("leaves images, pairs and global random state as they were"):
+            untouched(bench, make, problem)
     return found
 
 
-def with_problem(fitted: tuple[Ranker, CellRun], problem: Problem) -> tuple[Ranker, Problem, CellRun]:
-    return fitted[0], problem, fitted[1]
-
-
-def fitted_ranker_findings(
+def ranker_requirements(
     found: Findings, bench: Bench, make: Callable[[], Ranker], problem: Problem, ranker: Ranker, run: CellRun
 ) -> None:
     """Requirements on a ranker that has been fitted."""
     margins = np.zeros(0)
-    with found.requirement("gives finite scores or margins of the right shape"):
+    with found.requirement("gives finite float64 of the right shape"):
         margins = bench.margins(ranker, problem, run)
+        given = raw_answer(bench, ranker, problem)
+        assert given.dtype == np.float64, f"gave {given.dtype}; it must be float64"
     if not len(margins):
         return
     with found.requirement("same seed, same scores on CPU"):
-        again, second = bench.fit(make(), problem)
+        again, second = bench.apart().fit(make(), problem)
         assert np.array_equal(bench.margins(again, problem, second), margins), (
             "a second fit with the same seed gave others"
         )
     if not ranker.seeded:
         with found.requirement("does not depend on the seed, as it says"):
-            other, third = bench.fit(make(), problem, seed=1)
+            other, third = bench.apart().fit(make(), problem, seed=1)
             assert np.array_equal(bench.margins(other, problem, third), margins), (
                 "seeded = False, but seed 1 gave others"
             )
     with found.requirement("swapping the sides negates the margin"):
-        name = next(iter(problem.tests))
-        images, rows = problem.judged(inputs=ranker.inputs)
-        position = np.full(len(problem.images), -1)
-        position[rows] = np.arange(len(rows))
-        asked = problem.tests[name].reindexed(position).without_labels(ranker.inputs)
-        one = np.asarray(ranker.compare(images, asked, bench.run(problem, ranker)))
-        turned = asked.swapped(np.ones(len(asked), bool))
-        two = np.asarray(ranker.compare(images, turned, bench.run(problem, ranker)))
+        one, two = both_ways(bench, ranker, problem)
         assert np.allclose(one, -two, rtol=1e-5, atol=1e-6 * spread(one)), "margins are not antisymmetric"
     with found.requirement("state and load give the same scores, without pickle"):
-        with tempfile.TemporaryDirectory() as folder:
-            write_state(Path(folder), ranker.state(), type(ranker).__name__)
-            state = read_state(Path(folder))
         twin = make()
-        twin.load(state)
-        run.__dict__.pop("rng", None)
+        twin.load(stored(ranker.state(), type(ranker).__name__))
         one = bench.margins(ranker, problem, bench.run(problem, ranker))
         assert np.array_equal(bench.margins(twin, problem, bench.run(problem, twin)), one), (
             "a loaded state scores otherwise"
         )
     if ranker.learns:
         with found.requirement(f"reaches {LEARNED:.0%} on bright squares"):
-            got = accuracy(margins, problem.tests[next(iter(problem.tests))])
+            got = accuracy(margins, next(iter(problem.tests.values())))
             assert got >= LEARNED, f"got {got:.1%}; a baseline that learns nothing says learns = False"
+    with found.requirement("learns nothing from names, test columns, test labels, side or position"):
+        disguise = disguised(problem)
+        again, second = bench.apart().fit(make(), disguise)
+        name = next(iter(problem.tests))
+        assert np.array_equal(bench.margins(again, disguise, second), margins), (
+            f"scores of {name!r} moved when these changed"
+        )
 
 
-def no_leak(bench: Bench, make: Callable[[], Ranker], problem: Problem) -> None:
-    """Scores must not move when names, test columns or the listed order of images and pairs change."""
-    fitted, run = bench.fit(make(), problem)
-    before = bench.margins(fitted, problem, run)
-    rng = np.random.default_rng(1)
-    images, pairs = problem.images, next(iter(problem.tests.values()))
-    order = rng.permutation(len(images))
-    position = np.argsort(order)
-    shuffled = images.take(order, names=False)
-    test = pairs.reindexed(position).swapped(rng.random(len(pairs)) < 0.5).take(rng.permutation(len(pairs)))
-    train = None if problem.train is None else problem.train.reindexed(position)
-    other = Problem(shuffled, train, {"test": test}).canonical()
-    again, second = bench.fit(make(), other)
-    assert np.array_equal(bench.margins(again, other, second), before), "scores depend on names, listed order or side"
+def stored(state: Mapping[str, Any], who: str) -> dict[str, Any]:
+    """A state as it comes back from a store."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_state(Path(folder), state, who)
+        return read_state(Path(folder))
 
 
-def spread(values: NDArray[Any]) -> float:
-    return float(np.std(values)) or 1.0
+def handed(problem: Problem, ranker: Ranker) -> tuple[Images, Pairs]:
+    """What `score` and `compare` are given of the first test set."""
+    images, rows = problem.judged(inputs=ranker.inputs)
+    position = np.full(len(problem.images), -1)
+    position[rows] = np.arange(len(rows))
+    return images, next(iter(problem.tests.values())).reindexed(position).without_labels(ranker.inputs)
+
+
+def raw_answer(bench: Bench, ranker: Ranker, problem: Problem) -> NDArray[Any]:
+    """What the ranker itself gives, before the core converts it."""
+    images, pairs = handed(problem, ranker)
+    run = bench.run(problem, ranker)
+    compares = type(ranker).compare is not Ranker.compare
+    return np.asarray(ranker.compare(images, pairs, run) if compares else ranker.score(images, run))
+
+
+def both_ways(bench: Bench, ranker: Ranker, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Margins, and margins with the sides swapped."""
+    images, pairs = handed(problem, ranker)
+    turned = pairs.swapped(np.ones(len(pairs), bool))
+    one, two = (np.asarray(ranker.compare(images, asked, bench.run(problem, ranker))) for asked in (pairs, turned))
+    return one, two
+
+
+def untouched(bench: Bench, make: Callable[[], Ranker], problem: Problem) -> None:
+    """AssertionError where a ranker writes into what it is given, or draws from a global generator."""
+    before, drawn = contents(problem), global_state()
+    fitted, run = bench.apart().fit(make(), problem)
+    bench.margins(fitted, problem, run)
+    assert contents(problem) == before, "images or pairs were written to"
+    assert global_state() == drawn, "a global generator of random numbers was used or seeded; draw from run.rng"
+
+
+def contents(problem: Problem) -> list[bytes]:
+    """Everything a plugin could have written to."""
+    images = problem.images
+    arrays: list[NDArray[Any]] = [images[row] for row in range(len(images))]
+    arrays += images.columns.values()
+    for pairs in (problem.train, *problem.tests.values()):
+        arrays += [] if pairs is None else [pairs.left, pairs.right, pairs.judgement]
+    return [array_bytes(array) for array in arrays]
+
+
+def global_state() -> list[Any]:
+    """State of the generators that belong to nobody."""
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    return [random.getstate(), repr(numpy), b"" if torch is None else bytes(torch.get_rng_state().numpy())]
 
 
 # -------------------------------------------------------------------------------------------------------- features
 
 
-def check_feature(feature: Feature, registry: Registry | None = None) -> None:
-    """AssertionError unless the feature meets every requirement."""
-    feature_findings(lambda: fresh(feature), registry).settle()
+def check_feature(feature: Feature, registry: Registry | None = None, data: str | Path = ".") -> None:
+    """AssertionError unless the feature meets every requirement.
+
+    Args: data, the folder that file parameters are relative to.
+    """
+    feature_findings(lambda: fresh(feature), registry, data).settle()
 
 
-def feature_findings(make: Callable[[], Feature], registry: Registry | None = None) -> Findings:
+def feature_findings(make: Callable[[], Feature], registry: Registry | None = None, data: str | Path = ".") -> Findings:
     """Every requirement on a feature."""
     found = Findings()
+    with found.requirement("is a rankbench.Feature with JSON parameters"):
+        assert isinstance(make(), Feature), f"{type(make()).__name__} does not inherit rankbench.Feature"
+        resolved(make())
+    if not found[-1].good:
+        return found
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), registry)
-        problem = bright_squares(train=24, test=8).canonical()
-        images = problem.images
-        view = images.take(np.arange(len(images)), names=make().by_name, columns=(), inputs=make().inputs)
-
-        def learned(run: CellRun) -> Feature:
-            feature = make()
-            if feature.learned():
-                rows = problem.training_rows()
-                feature.fit(images.take(rows, names=False, columns=feature.uses, inputs=()), run)
-            return feature
-
-        rows = np.zeros((0, 0), np.float32)
-        with found.requirement("gives (n, d) float32, finite"):
-            run = bench.run(problem, make())
-            rows = np.asarray(learned(run).extract(view, run))
-            assert rows.ndim == 2, f"gave {rows.shape}"
-            assert rows.shape[0] == len(images), f"gave {rows.shape}"
-            assert rows.dtype == np.float32, f"gave {rows.dtype}; it must be float32"
-            assert np.isfinite(rows).all(), "gave NaN or infinity"
-        if not rows.size:
-            return found
-        with found.requirement("same seed, same rows"):
-            run = bench.run(problem, make())
-            assert np.array_equal(learned(run).extract(view, run), rows), "a second extraction gave other rows"
-        with found.requirement("a row does not depend on its neighbors"):
-            run = bench.run(problem, make())
-            order = np.random.default_rng(0).permutation(len(images))
-            mixed = learned(run).extract(view.take(order), run)
-            moved = float(np.abs(mixed - rows[order]).max())
-            assert moved <= MIXED_BATCH * spread(rows), f"moved by {moved:g} in another order"
-        with found.requirement("state and load give the same rows, without pickle"):
-            run = bench.run(problem, make())
-            first = learned(run)
-            with tempfile.TemporaryDirectory() as place:
-                write_state(Path(place), first.state(), type(first).__name__)
-                twin = make()
-                twin.load(read_state(Path(place)))
-            assert np.array_equal(twin.extract(view, run), rows), "a loaded state gives other rows"
-        with found.requirement("takes grey, tiny and oblong images"):
-            rng = np.random.default_rng(0)
-            shapes = [(1, 1, 3), (3, 90, 3), (90, 3, 3), (64, 64, 3)]
-            odd = Images.from_arrays(
-                [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], names=["a", "b", "c", "d"]
-            )
-            run = bench.run(Problem(odd), make())
-            if not (make().by_name or make().inputs):
-                first = learned(bench.run(problem, make()))
-                assert np.asarray(first.extract(odd, run)).shape == (4, rows.shape[1]), (
-                    "the number of columns depends on the image"
-                )
+        feature_requirements(found, Bench(Path(folder), registry, data), make)
     return found
+
+
+def feature_requirements(found: Findings, bench: Bench, make: Callable[[], Feature]) -> None:
+    """Requirements on what a feature gives."""
+    problem = bright_squares(train=24, test=8).canonical()
+    images, like = problem.images, make()
+    view = images.take(np.arange(len(images)), names=like.by_name, columns=(), inputs=())
+    before, drawn = contents(problem), global_state()
+
+    def rows_of(seen: Images, training: Problem = problem) -> NDArray[Any]:
+        feature = make()
+        run = bench.run(training, feature)
+        return np.asarray(learned(feature, training, run).extract(seen, run))
+
+    rows = np.zeros((0, 0), np.float32)
+    with found.requirement("gives (n, d) float32, finite"):
+        rows = rows_of(view)
+        assert rows.ndim == 2, f"gave {rows.shape}"
+        assert rows.shape[0] == len(images), f"gave {rows.shape} for {len(images)} images"
+        assert rows.dtype == np.float32, f"gave {rows.dtype}; it must be float32"
+        assert np.isfinite(rows).all(), "gave NaN or infinity"
+    if found[-1].skipped or not found[-1].good:
+        return
+    with found.requirement("same seed, same rows"):
+        assert np.array_equal(rows_of(view), rows), "a second extraction gave other rows"
+    with found.requirement("a row does not depend on its neighbors"):
+        order = np.random.default_rng(0).permutation(len(images))[: len(images) // 2]
+        moved = float(np.abs(rows_of(view.take(order)) - rows[order]).max())
+        assert moved <= MIXED_BATCH * spread(rows), f"moved by {moved:g} beside other images"
+    with found.requirement("state and load give the same rows, without pickle"):
+        feature, twin = make(), make()
+        run = bench.run(problem, feature)
+        bench.services.located(twin)
+        twin.load(stored(learned(feature, problem, run).state(), type(feature).__name__))
+        assert np.array_equal(twin.extract(view, run), rows), "a loaded state gives other rows"
+    with found.requirement("leaves images and global random state as they were"):
+        assert contents(problem) == before, "images were written to"
+        assert global_state() == drawn, "a global generator of random numbers was used or seeded; draw from run.rng"
+    if like.learned():
+        with found.requirement("two training images suffice"):
+            got = rows_of(view, bright_squares(train=2, test=2, pairs=1).canonical())
+            assert len(got) == len(images), f"gave {got.shape} for {len(images)} images"
+    if not (like.by_name or like.inputs):
+        with found.requirement("takes grey, tiny and oblong images"):
+            got = rows_of(odd_images())
+            assert got.shape == (4, rows.shape[1]), f"gave {got.shape}, not (4, {rows.shape[1]})"
+
+
+def learned(feature: Feature, problem: Problem, run: CellRun) -> Feature:
+    """The feature, fitted on a problem's training images if it has a fit."""
+    if feature.learned():
+        seen = problem.images.take(problem.training_rows(), names=False, inputs=())
+        missing = [name for name in feature.uses if name not in seen.columns]
+        if missing:
+            raise NotApplicable(f"needs images.columns[{missing[0]!r}], which the toy has not")
+        feature.fit(seen.take(np.arange(len(seen)), columns=feature.uses), run)
+    return feature
 
 
 # --------------------------------------------------------------------------------------------------------- metrics
@@ -363,6 +329,9 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
         margins[flip], labels[flip] = -margins[flip], -labels[flip]
         return Judged(margins, labels, np.ones(len(left)), values, truth)
 
+    with found.requirement("is a rankbench.Metric with JSON parameters"):
+        assert isinstance(make(), Metric), f"{type(make()).__name__} does not inherit rankbench.Metric"
+        resolved(make())
     with found.requirement("gives a finite number"):
         value = make()(judged(scores))
         assert isinstance(value, int | float), f"gave {type(value).__name__}; it must be a float"
@@ -375,10 +344,14 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
         assert (better > worse) == make().higher_is_better, f"a perfect order gives {better}, its reverse {worse}"
     with found.requirement("leaves what it judges untouched"):
         given = judged(scores)
-        for array in (given.margins, given.labels, given.weights, given.scores, given.targets):
-            if array is not None:
-                array.flags.writeable = False
+        arrays = (given.margins, given.labels, given.weights, given.scores, given.targets)
+        before = [array_bytes(array) for array in arrays if array is not None]
         make()(given)
+        assert [array_bytes(array) for array in arrays if array is not None] == before, "it wrote to its argument"
+    with found.requirement("does without weights, image scores and targets, or says that it cannot"):
+        whole = judged(scores)
+        value = make()(Judged(whole.margins, whole.labels))
+        assert np.isfinite(value), f"gave {value}"
     return found
 
 
@@ -440,8 +413,6 @@ def problem_findings(found: Findings, problem: Problem, label: str) -> None:
 
 def spies(problem: Problem, name: str) -> Mapping[str, NDArray[np.float64]]:
     """Margins, in the canonical orientation, of rankers that use what must tell nothing."""
-    from rankbench.pairs import coin
-
     images, rows = problem.judged()
     pairs = problem.tests[name]
     turned = coin(problem.images.digests, pairs)
@@ -476,16 +447,27 @@ def check(
     kind: str, name: str, registry: Registry | None = None, data: Path | None = None, **parameters: Any
 ) -> Findings:
     """Every requirement on an installed plugin, with its default parameters or those given."""
-    registry = registry or Registry.installed()
+    registry, root = registry or Registry.installed(), Path(data or "data")
+    wanting = [one for one in required(registry.find(kind, name).load()) if one not in parameters]
+    if wanting:
+        example = f"rankbench.testing.check_{kind[:-1]}(…, data=…)"
+        message = f"has no default for {', '.join(wanting)}; check it with one in its own tests: {example}"
+        return Findings([Finding("can be checked with its default parameters", True, message, skipped=True)])
 
     def make() -> Any:
         return registry.build(kind, name, parameters)
 
     if kind == "rankers":
-        return ranker_findings(make, registry)
+        return ranker_findings(make, registry, root)
     if kind == "features":
-        return feature_findings(make, registry)
+        return feature_findings(make, registry, root)
     if kind == "metrics":
         return metric_findings(make)
-    root = Data(registry, Path(data or "data"), Path("cache")).folder(DatasetChoice(name, parameters))
-    return dataset_findings(make, root)
+    return dataset_findings(make, Data(registry, root, Path("cache")).folder(DatasetChoice(name, parameters)))
+
+
+def required(cls: type) -> list[str]:
+    """Parameters without a default."""
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    free = (dataclasses.MISSING, dataclasses.MISSING)
+    return [one.name for one in fields if one.init and (one.default, one.default_factory) == free]

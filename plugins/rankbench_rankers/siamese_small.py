@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 import rankbench
-from rankbench.plugin import Resources
 
 
 @dataclass
@@ -40,8 +39,8 @@ class SiameseSmall(rankbench.Ranker):
     weight_decay: float = 0.05
     dropout: float = 0.0
 
-    def resources(self) -> Resources:
-        return Resources(gpu=1, threads=2)
+    def resources(self) -> rankbench.Resources:
+        return rankbench.Resources(gpu=1, threads=2)
 
     def fit(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> SiameseSmall:
         import torch
