@@ -146,6 +146,8 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise BenchmarkError(f"{where}: seeds must be different numbers of at least 0, one or more.")
         self._check_limits(self, where)
+        if self.decimals is not None and self.decimals < 0:
+            raise BenchmarkError(f"{where}: decimals must be at least 0, not {self.decimals}.")
         for number, row in enumerate(self.row, 1):
             self._check_row(row, f"{where}, row {number}")
 

@@ -151,7 +151,7 @@ def print_result(result: Any, form: str) -> None:
     cells = result.cells
     counts = Counter(cell.status for cell in cells)
     click.echo(
-        f"{len(cells)} cells: {', '.join(f'{count} {status}' for status, count in counts.items())}; "
+        f"Cells: {', '.join(f'{count} {status}' for status, count in counts.items())}; "
         f"{result.plan.fitted} fitted in this run.",
         err=True,
     )
@@ -165,7 +165,7 @@ def print_result(result: Any, form: str) -> None:
     stale = sum(cell.status == "stale" for cell in cells)
     if stale:
         click.echo(
-            f"{stale} stored cells are stale: their plugin's source has changed since. "
+            f"Stale: {stale} of them, as their plugin's source has changed since. "
             "`--rerun stale` computes them again, `--accept-stale` keeps them.",
             err=True,
         )
@@ -213,10 +213,8 @@ def table(
         )
     tables = [one for one in drawn if not isinstance(one, RankbenchError)]
     form = "json" if as_json else form
-    text = (
-        render_all(tables, form, sys.stdout.isatty()) if file is None else render(tables[0], form, sys.stdout.isatty())
-    )
-    click.echo(text, nl=False)
+    terminal = sys.stdout.isatty()
+    click.echo(render_all(tables, form, terminal) if file is None else render(tables[0], form, terminal), nl=False)
     for one in drawn:
         if isinstance(one, RankbenchError):
             click.echo(f"Error: {one}", err=True)

@@ -7,7 +7,7 @@ and, where the data is there, a key. The stored plan maps one to the other, so t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ class PlannedCell:
     def description(self) -> dict[str, Any]:
         """What the cell is, without data."""
         return describe(self.ranker, self.dataset, self.facets, self.seed, self.wanted_threads)
+
+    def with_seed(self, seed: int | None) -> PlannedCell:
+        """The same ranker and problem with another seed."""
+        parts = self.parts and self.parts | {"seed": seed}
+        return replace(self, seed=seed, parts=parts, key=key_of(parts) if parts else None)
 
     @property
     def title(self) -> str:
@@ -162,12 +167,12 @@ class Planner:
         seeds = benchmark.seeds if isinstance(built, str) or built.seeded else [None]
         threads = row.threads or benchmark.threads
         for facets in matching or [placeholder(column)]:
-            for seed in seeds:
-                cell = PlannedCell(row.label, column.choice, facets, table, seed, threads)
-                cell.timeout = row.timeout or benchmark.timeout
-                cell.error = built if isinstance(built, str) else known.error
-                if not isinstance(built, str) and not known.error:
-                    self._fill(cell, built, known.sure)
+            first = PlannedCell(row.label, column.choice, facets, table, seeds[0], threads)
+            first.timeout = row.timeout or benchmark.timeout
+            first.error = built if isinstance(built, str) else known.error
+            if not isinstance(built, str) and not known.error:
+                self._fill(first, built, known.sure)
+            for cell in (first, *map(first.with_seed, seeds[1:])):
                 if cell.key is None:
                     earlier.recall(cell)
                 else:
@@ -264,8 +269,11 @@ class Planner:
         for name in kept:
             if isinstance(choices := getattr(ranker, name), Features):
                 for entry, choice in zip(kept[name], choices, strict=True):
-                    for file in file_parameters(build_feature(self.registry, choice)):
-                        entry.pop(file, None)
+                    feature = build_feature(self.registry, choice)
+                    own = {key: entry[key] for key in ("name", "normalize", "fit_on") if key in entry}
+                    named_files = file_parameters(feature)
+                    entry.clear()
+                    entry |= {k: v for k, v in resolved(feature).items() if k not in named_files} | own
         return kept
 
     def judge(self, cell: PlannedCell) -> None:

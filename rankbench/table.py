@@ -261,13 +261,16 @@ class Drawer:
         if self.cache is None or not self.cache.exists() or not scores.exists():
             return None
         table, stat = named(column.metric), scores.stat()
+        plugin = ("metrics", table["name"])
+        if plugin not in self._sources:
+            self._sources[plugin] = self.registry.source(*plugin)
         parts = {
             "cell": key,
             "written": [stat.st_mtime_ns, stat.st_size],
             "test": test,
             "metric": plain(table),
             "version": type(metric).version,
-            "source": self.registry.source("metrics", table["name"]),
+            "source": self._sources[plugin],
         }
         return self.cache / "metrics" / f"{key_of(parts)}.json"
 
@@ -353,7 +356,7 @@ def test_of(column: Column, record: Record) -> str:
     name = next(iter(tests)) if column.test is None and len(tests) == 1 else column.test
     if name is None or name not in tests:
         wrong = "does not say which test it means" if name is None else f"there is no test {name!r}"
-        raise BenchmarkError(f"{wrong}; the tests are {', '.join(tests)}")
+        raise BenchmarkError(f"{wrong}; the tests are {', '.join(sorted(tests))}")
     return name
 
 

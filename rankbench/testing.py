@@ -121,7 +121,7 @@ def ranker_findings(make: Callable[[], Ranker], registry: Registry | None = None
             other, second = bench.fit(make(), tiny)
             assert bench.margins(other, tiny, second).shape == (1,)
         with found.requirement("leaves images, pairs and global random state as they were"):
-            untouched(bench, make, problem)
+            untouched(bench, make)
     return found
 
 
@@ -201,22 +201,28 @@ def both_ways(bench: Bench, ranker: Ranker, problem: Problem) -> tuple[NDArray[A
     return one, two
 
 
-def untouched(bench: Bench, make: Callable[[], Ranker], problem: Problem) -> None:
+def untouched(bench: Bench, make: Callable[[], Ranker]) -> None:
     """AssertionError where a ranker writes into what it is given, or draws from a global generator."""
-    before, drawn = contents(problem), global_state()
-    fitted, run = bench.apart().fit(make(), problem)
-    bench.margins(fitted, problem, run)
-    assert contents(problem) == before, "images or pairs were written to"
+    problem, ranker, drawn = bright_squares().canonical(), make(), global_state()
+    images, pairs = problem.training(inputs=ranker.inputs)
+    given = contents(images, pairs)
+    run = bench.apart().run(problem, ranker)
+    run.fit_digest = images.fingerprint
+    fitted = ranker.fit(images, pairs, run)
+    assert contents(images, pairs) == given, "fit wrote to its images or pairs"
+    images, pairs = handed(problem, ranker)
+    given = contents(images, pairs)
+    fitted.compare(images, pairs, run)
+    assert contents(images, pairs) == given, "score or compare wrote to its images or pairs"
     assert global_state() == drawn, "a global generator of random numbers was used or seeded; draw from run.rng"
 
 
-def contents(problem: Problem) -> list[bytes]:
-    """Everything a plugin could have written to."""
-    images = problem.images
+def contents(images: Images, pairs: Pairs | None = None) -> list[bytes]:
+    """Everything a plugin could write to."""
     arrays: list[NDArray[Any]] = [images[row] for row in range(len(images))]
     arrays += images.columns.values()
-    for pairs in (problem.train, *problem.tests.values()):
-        arrays += [] if pairs is None else [pairs.left, pairs.right, pairs.judgement]
+    if pairs is not None:
+        arrays += [pairs.left, pairs.right, *([] if pairs.label is None else [pairs.label])]
     return [array_bytes(array) for array in arrays]
 
 
@@ -256,7 +262,7 @@ def feature_requirements(found: Findings, bench: Bench, make: Callable[[], Featu
     problem = bright_squares(train=24, test=8).canonical()
     images, like = problem.images, make()
     view = images.take(np.arange(len(images)), names=like.by_name, columns=(), inputs=())
-    before, drawn = contents(problem), global_state()
+    before, drawn = contents(images), global_state()
 
     def rows_of(seen: Images, training: Problem = problem) -> NDArray[Any]:
         feature = make()
@@ -285,7 +291,7 @@ def feature_requirements(found: Findings, bench: Bench, make: Callable[[], Featu
         twin.load(stored(learned(feature, problem, run).state(), type(feature).__name__))
         assert np.array_equal(twin.extract(view, run), rows), "a loaded state gives other rows"
     with found.requirement("leaves images and global random state as they were"):
-        assert contents(problem) == before, "images were written to"
+        assert contents(images) == before, "images were written to"
         assert global_state() == drawn, "a global generator of random numbers was used or seeded; draw from run.rng"
     if like.learned():
         with found.requirement("two training images suffice"):

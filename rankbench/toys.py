@@ -61,7 +61,7 @@ class Bench:
         self._runs = 0
 
     def apart(self) -> Bench:
-        """A bench that shares only plugins and data with this one, so that what is built twice is compared in earnest."""
+        """A bench that shares only plugins and data with this one, for comparing what is built twice."""
         self._runs += 1
         return Bench(self.folder / f"apart-{self._runs}", self.registry, self.services.root)
 

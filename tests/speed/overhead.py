@@ -1,0 +1,69 @@
+"""What the core costs a cell that does nothing: milliseconds a cell in process, and seconds to check a stored plan.
+
+    python tests/speed/overhead.py [CELLS] [--profile]
+
+The goals are 5 ms a cell and 1 s for a plan of 1,000 stored cells.
+"""
+
+import cProfile
+import pstats
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import rankbench
+from rankbench.runner import Options, Runner
+
+GOAL_MILLISECONDS, GOAL_SECONDS = 5.0, 1.0
+PROBLEMS = 10
+BENCHMARK = """
+title = "Nothing to do"
+dataset = {{ name = "tiny", count = {problems} }}
+metric = "pairwise-accuracy"
+seeds = {seeds}
+[[column]]
+label = "All"
+[[row]]
+label = "Chance"
+ranker = "chance"
+"""
+
+
+def timed(title, work, profile):
+    """Seconds it took, and what came out."""
+    watch = cProfile.Profile()
+    began = time.perf_counter()
+    found = watch.runcall(work) if profile else work()
+    seconds = time.perf_counter() - began
+    if profile:
+        print(title)
+        pstats.Stats(watch).sort_stats("cumulative").print_stats(45)
+    return seconds, found
+
+
+def main():
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    cells, profile = int(words[0]) if words else 1000, "--profile" in sys.argv
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file = folder / "nothing.toml"
+        file.write_text(BENCHMARK.format(problems=PROBLEMS, seeds=list(range(cells // PROBLEMS))))
+        places = {"data": folder / "data", "results": folder / "results", "cache": folder / "cache"}
+        options = {"in_process": True, "plugins": ["misbehaving"], "quiet": True, "device": "cpu", **places}
+        seconds, result = timed("run", lambda: rankbench.run(file, **options), profile)
+        assert result.exit_code == 0
+        assert result.plan.fitted == cells
+        print(f"{1000 * seconds / cells:.2f} ms a cell ({cells} cells in {seconds:.2f} s; goal {GOAL_MILLISECONDS:g} ms)")
+        benchmark = rankbench.Benchmark.read(file)
+        seconds, plan = timed("plan", lambda: Runner(Options(**options)).plan(benchmark), profile)
+        assert {cell.status for cell in plan.cells} == {"done"}
+        print(f"{seconds:.2f} s to check a plan of {cells} stored cells (goal {GOAL_SECONDS:g} s)")
+        seconds, result = timed("again", lambda: rankbench.run(file, **options), profile)
+        print(f"{seconds:.2f} s to run it again, with nothing to do")
+        assert result.plan.fitted == 0
+
+
+if __name__ == "__main__":
+    main()

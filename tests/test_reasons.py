@@ -1,0 +1,102 @@
+"""`rankbench why`: which part of a key differs from the nearest stored cell."""
+
+import shutil
+
+import pytest
+
+from rankbench.benchmark import Benchmark
+from rankbench.reasons import flat, reasons
+from rankbench.runner import Options, Runner
+
+TOY = """
+title = "Toy"
+dataset = "dots"
+metric = "pairwise-accuracy"
+seeds = [0]
+[[column]]
+label = "Bright"
+where = { attribute = "bright" }
+[[row]]
+label = "Level"
+ranker = { name = "level", values = [1, 2, 6] }
+[[row]]
+label = "Truth"
+ranker = "brightness"
+"""
+
+
+@pytest.fixture
+def why(lab):
+    """Explanations of a benchmark's cells by row."""
+
+    def explain(text):
+        runner = Runner(Options(**lab.places, device="cpu"))
+        plan = runner.plan(Benchmark.read(lab.file(text)))
+        return {cell.row: reason for cell, reason in reasons(runner.planner, plan.cells)}
+
+    return explain
+
+
+def test_an_empty_store_has_nothing_near(why):
+    assert set(why(TOY).values()) == {"nothing is stored yet"}
+
+
+def test_a_stored_cell_says_when_it_was_computed(lab, why):
+    result = lab.run(TOY)
+    record = lab.records()[0]
+    key = next(cell.key for cell in result.cells if cell.row == record["row"])
+    assert why(TOY)[record["row"]] == f"stored as {key[:12]}, computed {record['started']}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "row", "line"),
+    [
+        ("[1, 2, 6]", "[1, 2, 7]", "Level", "ranker.parameters.values[2]: 6.0 there, 7.0 here"),
+        ("seeds = [0]", "seeds = [2]", "Level", "seed: 0 there, 2 here"),
+        ('ranker = "brightness"', 'ranker = { name = "brightness", sign = -1 }', "Truth", "ranker.parameters.sign: 1"),
+        ("seeds = [0]", "threads = 4\nseeds = [0]", "Truth", "threads: 1 there, 4 here"),
+    ],
+)
+def test_the_part_that_differs_is_named(lab, why, old, new, row, line):
+    lab.run(TOY)
+    text = why(TOY.replace(old, new))[row]
+    assert text.startswith("not stored; the nearest stored cell is ")
+    assert f"of row {row!r}" in text
+    assert text.splitlines()[1].startswith(line)
+    assert len(text.splitlines()) == 2, "nothing else differs"
+
+
+def test_changed_data_is_named(lab, why):
+    lab.run(TOY)
+    shutil.copy(lab.data / "dots" / "bright-110.pgm", lab.data / "dots" / "bright-100.pgm")
+    assert why(TOY)["Truth"].splitlines()[1].startswith("data (images, pairs, columns or splits): ")
+
+
+def test_a_raised_version_is_named(lab, why):
+    lab.run(TOY)
+    for path in lab.results.glob("cells/*/record.json"):  # as an earlier release had stored it
+        path.write_text(path.read_text().replace('"version": "1"', '"version": "0"'))
+        path.parent.rename(path.parent.with_name(path.parent.name[::-1]))
+    assert why(TOY)["Truth"].splitlines()[1] == "ranker.version: 0 there, 1 here"
+
+
+def test_a_stale_cell_names_the_plugin_that_changed(lab, why):
+    lab.run(TOY)
+    lab.edit("return self.sign * grey(images)", "return grey(images) * self.sign")
+    assert "the source of rankers/brightness has changed since" in why(TOY)["Truth"]
+
+
+def test_failures_missing_data_and_dashes_say_why(lab, why):
+    text = TOY + "".join(f'[[row]]\nlabel = "{name}"\nranker = "{name}"\n' for name in ("boom", "refuses", "broken"))
+    lab.run(text)
+    found = why(text)
+    assert found["boom"] == "failed: ValueError: boom"
+    assert "a_package_that_is_not_there" in found["broken"]
+    assert found["refuses"].endswith("(needs images.columns['category'])")
+    shutil.rmtree(lab.data / "dots")
+    shutil.rmtree(lab.results)
+    assert str(lab.data / "dots") in why(TOY)["Truth"]
+
+
+def test_nested_values_become_dotted_paths():
+    assert flat({"a": {"b": [1, {"c": None}], "d": []}, "e": {}}) == {"a.b[0]": 1, "a.b[1].c": None, "a.d": []}

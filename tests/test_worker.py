@@ -1,0 +1,357 @@
+"""One cell from data to stored result: records, unreadable images, changed data, the private folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_runs import TinyRuns, environment, grey_files, only
+
+from rankbench.benchmark import Benchmark
+from rankbench.runner import Options, Runner
+from rankbench.supervisor import Slots
+from rankbench.worker import BUSY, Workshop, execute, seed_everything
+
+FILES = {"name": "tiny-files"}
+DECODER = {"decoder": {"name": "decoder"}}
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    return TinyRuns(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def files(tiny):
+    """A dataset of PNG files: 30 for training, 12 for testing."""
+    grey_files(tiny.data / "tiny-files")
+    return sorted((tiny.data / "tiny-files").glob("*.png"))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def test_a_record_says_all_there_is_to_know(tiny):
+    before = time.time()
+    cell = only(tiny.run({"good": {"name": "steady", "seconds": 0.05}}, seeds=(3,)))
+    record = tiny.store.record(cell.key)
+    assert (record["status"], record["seed"], record["threads"]) == ("done", 3, 1)
+    assert (record["device"], record["gpu"], record["device_name"]) == ("cpu", None, None)
+    assert record["ranker"] == {"name": "steady", "parameters": {"seconds": 0.05}}
+    assert record["key_parts"] == cell.parts
+    assert record["sources"].keys() == {"rankers/steady"}
+    phases = record["phases"]
+    assert phases.keys() >= {"load", "fit", "score"}
+    for seconds in phases.values():
+        assert seconds.keys() == {"wall_seconds", "cpu_seconds"}
+        assert seconds["cpu_seconds"] >= 0
+    assert 0.05 <= phases["fit"]["wall_seconds"] < 1
+    assert phases["fit"]["cpu_seconds"] < 0.05
+    assert sum(phase["wall_seconds"] for phase in phases.values()) <= record["wall_seconds"] + 0.001
+    assert before <= record["began"] <= record["ended"] <= time.time()
+    assert record["started"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record["began"]))
+    assert 10 * 2**20 < record["peak_memory_bytes"] < 2**31
+    assert record["peak_memory_of"] == "cell"
+    assert {"python", "rankbench", "numpy", "torch"} <= record["versions"].keys()
+    assert record["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"git_commit", "git_dirty", "host", "machine", "cpus"} <= record.keys()
+    assert record["lost"] == []
+    assert record["images"] == 12
+    assert record["tests"]["test"] == {"digest": cell.tests["test"], "kind": "scores", "pairs": 6, "tied": 0.0}
+
+
+def test_the_commit_recorded_is_the_one_of_the_folder_one_stands_in(tiny, monkeypatch):
+    repository = tiny.root / "repository"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q", str(repository)], ["-C", str(repository), "commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    answer = subprocess.run(
+        ["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    monkeypatch.chdir(repository)
+    from rankbench import machine
+
+    machine.git_provenance.cache_clear()
+    try:
+        cell = only(tiny.run({"good": {"name": "steady"}}, in_process=True))
+    finally:
+        machine.git_provenance.cache_clear()
+    record = tiny.store.record(cell.key)
+    assert (record["git_commit"], record["git_dirty"]) == (answer.stdout.strip(), False)
+
+
+def test_peak_memory_is_the_cells_own(tiny):
+    rows = {"large": {"name": "steady", "bytes": 80_000_000}, "small": {"name": "steady"}}
+    result = tiny.run(rows, top={"keep": "scores"}.items())
+    peak = {cell.row: tiny.store.record(cell.key)["peak_memory_bytes"] for cell in result.cells}
+    assert len({note["pid"] for note in tiny.notes()}) == 1, "both ran in one process"
+    assert peak["large"] > peak["small"] + 60_000_000
+
+
+def test_every_image_is_scored_once_and_stored_as_float64(tiny):
+    cell = only(tiny.run({"good": {"name": "steady"}}, in_process=True))
+    outcome = tiny.store.outcome(cell.key, "test")
+    assert outcome.scores.dtype == np.float64
+    assert outcome.scores.shape == (4,)
+    test = tiny.store.test(cell.tests["test"])
+    assert len(test.digests) == 4
+
+
+# ------------------------------------------------------------------------------------------------- unreadable images
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize("which", ["training", "test"])
+def test_an_unreadable_image_is_dropped_with_its_pairs_and_noted(tiny, files, pixels, which):
+    bad = files[3] if which == "training" else files[-1]
+    truncate(bad)
+    cell = only(tiny.run({"decoder": {"name": "decoder", "pixels": pixels}}, dataset=FILES, in_process=True))
+    assert cell.status == "done", cell.reason
+    record = tiny.store.record(cell.key)
+    assert record["lost"] == [str(bad)]
+    note = tiny.notes()[-1]
+    assert (note["images"], note["pairs"]) == ((29, 29 * 28 // 2) if which == "training" else (30, 30 * 29 // 2))
+    scores = tiny.store.outcome(cell.key, "test").scores
+    assert np.isnan(scores).sum() == (which == "test")
+    outcome, test = tiny.store.outcome(cell.key, "test"), tiny.store.test(cell.tests["test"])
+    assert len(outcome.judged(test).margins) == (66 if which == "training" else 55)
+
+
+def test_the_table_notes_what_was_lost(tiny, files):
+    truncate(files[3])
+    table = tiny.run(DECODER, dataset=FILES, in_process=True).drawn()
+    notes = [note for row in table.entries for entry in row for note in entry.notes]
+    assert any(re.search("1 .*image", note) for note in [*notes, *table.notes]), (notes, table.notes)
+
+
+def test_a_ranker_that_reads_no_pixels_loses_nothing(tiny, files):
+    truncate(files[3])
+    cell = only(tiny.run({"odd": {"name": "trouble", "how": "wrong-shape"}}, dataset=FILES, in_process=True))
+    assert "must give (12,)" in cell.reason
+
+
+def test_over_five_percent_lost_fails_the_cell(tiny, files):
+    for path in files[:3]:
+        truncate(path)
+    cell = only(tiny.run(DECODER, dataset=FILES, in_process=True))
+    assert cell.status == "failed"
+    assert re.search(r"3 of 42 images cannot be read; at most 5% may be lost\. The first: .*a0[012]", cell.reason)
+
+
+def test_strict_data_tolerates_no_unreadable_image(tiny, files):
+    truncate(files[3])
+    cell = only(tiny.run(DECODER, dataset=FILES, in_process=True, strict_data=True))
+    assert cell.status == "failed"
+    assert "1 of 42 images cannot be read; --strict-data allows none." in cell.reason
+    assert str(files[3]) in cell.reason
+
+
+def test_unreadable_images_are_remembered_and_a_mended_file_is_another_problem(tiny, files):
+    whole = files[3].read_bytes()
+    truncate(files[3])
+    first = only(tiny.run(DECODER, dataset=FILES, in_process=True))
+    tiny.run({"other": {"name": "decoder", "pixels": True}}, dataset=FILES, in_process=True)
+    assert len(list((tiny.cache / "unreadable").iterdir())) == 1
+    files[3].write_bytes(whole)
+    mended = only(tiny.run(DECODER, dataset=FILES, in_process=True))
+    assert mended.key != first.key
+    assert tiny.store.record(mended.key)["lost"] == []
+
+
+def test_trouble_that_has_passed_is_not_taken_for_a_bad_file(tiny, files, monkeypatch):
+    truncate(files[3])
+    tiny.run(DECODER, dataset=FILES, in_process=True)
+    (path,) = (tiny.cache / "unreadable").iterdir()
+    remembered = json.loads(path.read_text())
+    assert len(remembered) == 1
+    path.write_text(json.dumps([*remembered, (remembered[0] + 1) % 42]))
+    cell = only(tiny.run({"other": {"name": "decoder", "pixels": True}}, dataset=FILES, in_process=True))
+    assert tiny.store.record(cell.key)["lost"] == [str(files[3])]
+    assert json.loads(path.read_text()) == remembered
+
+
+# ------------------------------------------------------------------------------------------------------- changed data
+
+
+def test_data_that_changes_between_plan_and_fit_fails_the_cell(tiny, files):
+    path = tiny.write(DECODER, dataset=FILES)
+    runner = Runner(Options(**tiny.options(in_process=True)))
+    plan = runner.plan(Benchmark.read(path))
+    (cell,) = runner.due(plan)
+    Image.new("RGB", (8, 8), (3, 4, 5)).save(files[0])
+    task = runner._task(plan, cell, False)
+    record = execute(Workshop.open(task["place"]), task)
+    assert record["status"] == "failed"
+    assert record["error"]["message"] == "dataset tiny-files changed while the benchmark ran; run it again."
+    assert record["error"]["phase"] == "load"
+    assert only(tiny.run(DECODER, dataset=FILES, in_process=True)).status == "done"
+
+
+def test_data_that_goes_away_fails_the_cell_with_what_was_looked_for(tiny, files):
+    path = tiny.write(DECODER, dataset=FILES)
+    runner = Runner(Options(**tiny.options(in_process=True)))
+    plan = runner.plan(Benchmark.read(path))
+    task = runner._task(plan, *runner.due(plan), False)
+    (tiny.data / "tiny-files").rename(tiny.data / "gone")
+    record = execute(Workshop.open(task["place"]), task)
+    assert record["status"] == "failed"
+    assert str(tiny.data / "tiny-files") in record["error"]["message"]
+
+
+# ----------------------------------------------------------------------------------------------------- private folder
+
+
+def test_the_private_folder_survives_a_kill_and_is_removed_on_success(tiny):
+    rows = {"checkpoints": {"name": "trouble", "how": "keeps-checkpoints"}}
+    first = only(tiny.run(rows))
+    folder = tiny.cache / "running" / first.key
+    assert first.status == "failed"
+    assert (folder / "checkpoints").read_text() == "x"
+    second = only(tiny.run(rows))
+    assert second.status == "done"
+    assert tiny.notes("folder")[0]["path"] == str(folder)
+    assert not folder.exists()
+
+
+# ---------------------------------------------------------------------------------------------- claims between runners
+
+
+@pytest.fixture
+def task(tiny):
+    """A shop and the task of one cell."""
+    runner = Runner(Options(**tiny.options(in_process=True)))
+    plan = runner.plan(Benchmark.read(tiny.write({"good": {"name": "steady"}, "bad": {"name": "trouble"}})))
+    tasks = [runner._task(plan, cell, False) for cell in runner.due(plan)]
+    return Workshop.open(tasks[0]["place"]), *tasks
+
+
+def test_a_cell_that_another_runner_computes_is_busy_unless_one_waits(tiny, task):
+    shop, good, _ = task
+    claim = tiny.store.claim(good["key"])
+    assert claim.take()
+    assert execute(shop, good, wait=False) == {"status": BUSY}
+    assert not tiny.notes()
+    claim.release()
+    assert execute(shop, good, wait=False)["status"] == "done"
+    assert execute(shop, good, wait=False) == tiny.store.record(good["key"])
+    assert len(tiny.notes()) == 1
+
+
+def test_a_failure_of_another_runner_one_waited_for_is_not_repeated(tiny, task):
+    from threading import Timer
+
+    shop, _, bad = task
+    claim = tiny.store.claim(bad["key"])
+    assert claim.take()
+    failure = {"status": "failed", "error": {"message": "over there"}}
+
+    def fail():
+        tiny.store.save_failure(bad["key"], failure | {"ended": time.time()})
+        claim.release()
+
+    timer = Timer(0.15, fail)
+    timer.start()
+    record = execute(shop, bad)
+    timer.join()
+    assert record["error"]["message"] == "over there"
+    assert not tiny.notes()
+    assert execute(shop, bad)["error"]["message"] == "ValueError: the loss is a kangaroo"
+
+
+def test_a_full_disk_is_told_even_where_the_failure_cannot_be_stored(tiny, task, monkeypatch):
+    shop, good, _ = task
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rankbench.files.os.rename", full)
+    record = execute(shop, good)
+    assert record["status"] == "failed"
+    assert record["error"]["phase"] == "store" or record["error"]["phase"] == "load"
+    assert record["error"]["message"].count("No space left on device") == 2
+    monkeypatch.undo()
+    assert list((tiny.results / "cells").glob("*")) == []
+
+
+# ------------------------------------------------------------------------------------------------------- the program
+
+
+def test_the_program_serves_cells_from_its_input_and_ends_with_it(tiny, task):
+    _, good, bad = task
+    lines = "".join(json.dumps(one) + "\n" for one in (good, bad, good))
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "rankbench.worker"],
+        env=environment(FITS_LOG=str(tiny.log)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    worker.stdin.write(lines)
+    worker.stdin.flush()
+    events = []
+    while sum(event["event"] == "end" for event in events) < 3:
+        events.append(json.loads(worker.stdout.readline()))
+    _, error = worker.communicate(timeout=20)
+    assert (worker.returncode, error) == (0, "")
+    ends = [event for event in events if event["event"] == "end"]
+    assert [end["status"] for end in ends] == ["done", "failed", "done"]
+    assert ends[1]["message"] == "ValueError: the loss is a kangaroo"
+    assert [event["phase"] for event in events if event["event"] == "phase"] == [
+        *("load", "fit", "score", "store"),
+        *("load", "fit", "store"),
+    ]
+    assert sum(event["event"] == "begin" for event in events) == 2, "the third is stored already"
+    assert [event["numbers"] for event in events if event["event"] == "log"] == [{"loss": 1.0}, {"loss": 0.5}]
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_the_program_ends_amid_a_cell_when_its_runner_is_gone(tiny, end):
+    runner = Runner(Options(**tiny.options()))
+    ranker = {"name": "waiting", "file": "never"} if end == "input" else {"name": "steady", "seconds": 0.3}
+    plan = runner.plan(Benchmark.read(tiny.write({"row": ranker})))
+    task = runner._task(plan, *runner.due(plan), False)
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "rankbench.worker"],
+        env=environment(FITS_LOG=str(tiny.log)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=end == "input",
+    )
+    worker.stdin.write(json.dumps(task) + "\n")
+    worker.stdin.flush()
+    tiny.wait_for("fit")
+    (worker.stdin if end == "input" else worker.stdout).close()
+    assert worker.wait(timeout=10) == (-9 if end == "input" else 0)
+    (worker.stdout if end == "input" else worker.stdin).close()
+    assert not (tiny.results / "cells").exists()
+    assert not (tiny.results / "failures").exists()
+
+
+def test_global_generators_start_each_cell_alike():
+    import random
+
+    drawn = []
+    for _ in range(2):
+        seed_everything(5)
+        drawn.append((random.random(), np.random.random()))  # noqa: NPY002
+        np.random.random(10)  # noqa: NPY002
+    assert drawn[0] == drawn[1]
+    seed_everything(2**40 + 1)
+
+
+def test_slots_in_process_close_their_progress(tiny, task):
+    from rankbench.progress import Progress
+
+    shop, good, bad = task
+    slots = Slots([good, bad], 1, [], Progress(2, quiet=True), tiny.store)
+    slots.run_here(shop)
+    assert slots.failed == {bad["key"]: "ValueError: the loss is a kangaroo"}
+    assert os.path.exists(tiny.store.cell(good["key"]))
