@@ -178,8 +178,7 @@ class Claim:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._token = uuid.uuid4().hex
-        self._stop = threading.Event()
-        self._beating: threading.Thread | None = None
+        self._held = False
 
     def take(self) -> bool:
         """True if the claim is ours now."""
@@ -193,16 +192,15 @@ class Claim:
                 if self.path.exists():
                     return False
                 self._write(owner)
-        self._beating = threading.Thread(target=self._beat, daemon=True)
-        self._beating.start()
+        self._held = True
+        HEART.keep(self)
         return True
 
     def release(self) -> None:
         """Give the claim back."""
-        self._stop.set()
-        if self._beating is not None:
-            self._beating.join()
-            self._beating = None
+        if self._held:
+            self._held = False
+            HEART.drop(self)
             with contextlib.suppress(OSError), alone(self.path.parent):
                 if self._ours():
                     self.path.unlink()
@@ -215,11 +213,11 @@ class Claim:
             self.path.unlink(missing_ok=True)
             raise
 
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT):
-            with contextlib.suppress(OSError), alone(self.path.parent):
-                if self._ours():
-                    os.utime(self.path)
+    def beat(self) -> None:
+        """Give a sign of life."""
+        with contextlib.suppress(OSError), alone(self.path.parent):
+            if self._ours():
+                os.utime(self.path)
 
     def _ours(self) -> bool:
         """Whether nobody took it over while we were silent (a laptop that slept, say)."""
@@ -235,6 +233,39 @@ class Claim:
             return False
         except (ValueError, TypeError, LookupError):  # its writer died, or no room was left for it
             return silent
+
+
+class Heart:
+    """The one thread that keeps all claims of this process alive: a thread for each would cost more than the claim."""
+
+    def __init__(self) -> None:
+        self._claims: set[Claim] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def keep(self, claim: Claim) -> None:
+        """Beat for this claim too."""
+        with self._lock:
+            self._claims.add(claim)
+            if self._thread is None or not self._thread.is_alive():  # a forked child has lost it
+                self._thread = threading.Thread(target=self._beat, daemon=True)
+                self._thread.start()
+
+    def drop(self, claim: Claim) -> None:
+        """No longer."""
+        with self._lock:
+            self._claims.discard(claim)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT)
+            with self._lock:
+                claims = list(self._claims)
+            for claim in claims:
+                claim.beat()
+
+
+HEART = Heart()
 
 
 @contextlib.contextmanager

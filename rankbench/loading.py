@@ -159,6 +159,10 @@ class Data:
         write_file(path, json.dumps(summary))
         return summary
 
+    def forget(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> None:
+        """Drop what is remembered of a problem, because it turned out to be another."""
+        self._memo_path(choice, {"facets": dict(facets)}).unlink(missing_ok=True)
+
     def fitting(self, problem: Problem, lost: NDArray[np.bool_] | None = None) -> Fitting:
         """Training images of a problem, for a learned feature."""
         rows = problem.training_rows()

@@ -11,6 +11,7 @@ import json
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -253,6 +254,11 @@ def build(cls: type, parameters: Mapping[str, Any], who: str) -> Any:
 
 def parameter_fields(cls: type) -> dict[str, Any]:
     """Annotation of each dataclass field that a benchmark may set."""
+    return fields_of(cls)
+
+
+@cache
+def fields_of(cls: type) -> dict[str, Any]:
     if not dataclasses.is_dataclass(cls):
         return {}
     try:

@@ -20,7 +20,7 @@ from rankbench.table import Entry, Head, Table
 MARKS = {MISSING: "?", FAILED: "!", NOT_APPLICABLE: "–", TODO: "…"}
 LEGEND = {MISSING: "data is missing", FAILED: "failed", NOT_APPLICABLE: "not applicable", TODO: "not run yet"}
 STALE_MARK = "†"
-HEAD_WIDTH = 14  # characters after which a head of a text table goes on in the next line
+HEAD_WIDTH = 10  # characters after which a head of a text table goes on in the next line
 TEXT_WIDTH = 100
 WIDE = 7  # columns from which a LaTeX table is set closer
 PAD = "\ue000"  # stands for a space that tabulate must not strip

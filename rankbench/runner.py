@@ -91,11 +91,10 @@ class Runner:
 
     def plan(self, benchmark: Benchmark) -> Plan:
         """What there is to do; stores nothing but memos in the cache."""
-        plan = self.planner.plan(benchmark)
-        if not self.selected(plan):
-            labels = ", ".join(row.label for row in benchmark.row)
-            raise BenchmarkError(f"--only {self.options.only!r} matches no row. The rows are: {labels}.")
-        return plan
+        labels = [row.label for row in benchmark.row]
+        if not any(fnmatch.fnmatchcase(label, self.options.only) for label in labels):
+            raise BenchmarkError(f"--only {self.options.only!r} matches no row. The rows are: {', '.join(labels)}.")
+        return self.planner.plan(benchmark)
 
     def selected(self, plan: Plan) -> list[PlannedCell]:
         """The cells `only` asks for."""
@@ -112,12 +111,17 @@ class Runner:
             statuses |= {DONE, NOT_APPLICABLE}
         due: dict[str | None, PlannedCell] = {}
         for cell in self.selected(plan):
-            if cell.parts and cell.status in statuses:
+            if cell.parts and (cell.status in statuses or (self.options.strict_data and self._lost_images(cell))):
                 due.setdefault(cell.key, cell)
         order: dict[str, int] = {}
         for cell in plan.cells:
             order.setdefault(str(cell.parts.get("problem")), len(order))
         return sorted(due.values(), key=lambda cell: order[str(cell.parts["problem"])])
+
+    def _lost_images(self, cell: PlannedCell) -> bool:
+        """Whether a stored cell was computed without images that could not be read."""
+        record = self.store.record(cell.key or "") if cell.status in (DONE, STALE) else None
+        return bool(record and record.get("lost"))
 
     def run(self, benchmark: Benchmark) -> Plan:
         """Fit what is due and return the plan with every cell's status afterwards."""

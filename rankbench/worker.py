@@ -184,7 +184,8 @@ class Fitter:
         with self._phase("load"):
             problem = self.shop.data.problem(choice, self.task["facets"])
             if problem.fingerprint != self.task["fingerprint"]:
-                raise DataError(f"dataset {choice.label} changed while the benchmark ran; run it again.")
+                self.shop.data.forget(choice, self.task["facets"])
+                raise DataError(f"dataset {choice.label} changed since the run was planned; run it again.")
             self.tests = self.shop.tests(problem)
             for test, _ in self.tests.values():
                 self.shop.store.save_test(test)

@@ -292,8 +292,7 @@ def test_a_claim_is_kept_alive_and_left_alone_once_taken_over(tmp_path, monkeypa
     assert first.take()
     os.utime(path, (1, 1))
     until(lambda: path.stat().st_mtime > 1)
-    first._stop.set()  # it sleeps, as a suspended machine does
-    first._beating.join()
+    files.HEART.drop(first)  # it sleeps, as a suspended machine does
     os.utime(path, (1, 1))
     assert second.take()
     first.release()
@@ -360,6 +359,33 @@ def test_of_several_takers_of_an_abandoned_claim_one_gets_it(tmp_path):
         assert (name in inside) == (way == "out")
         inside ^= {name}
     assert not inside
+
+
+def test_looking_at_a_claim_and_taking_it_over_is_one_step(tmp_path):
+    class Slow(Claim):
+        def _abandoned(self):
+            found = super()._abandoned()
+            time.sleep(0.05)
+            return found
+
+    (tmp_path / "key").write_text("")
+    os.utime(tmp_path / "key", (1, 1))
+    start, taken = threading.Barrier(3), []
+    claims = [Slow(tmp_path / "key") for _ in range(3)]
+
+    def take(claim):
+        start.wait()
+        taken.append(claim.take())
+
+    threads = [threading.Thread(target=take, args=(claim,)) for claim in claims]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for claim in claims:
+        claim.release()
+    assert sorted(taken) == [False, False, True]
+    assert not (tmp_path / "key").exists()
 
 
 def test_a_full_disk_leaves_no_empty_claim(tmp_path):

@@ -19,7 +19,8 @@ TEXT = """\
 Shoes
 
                                                        Shoes    Shoes
-                        Open    reported       Pointy at the    Error
+                        Open    reported           Pointy at    Error
+                                                         the
                                                     front[1]
 ------------  --------------  ----------  ------------------  -------
 HOG            82.12  ± 0.50       81.00  *79.00* ± 10.25[2]     0.0†

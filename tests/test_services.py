@@ -206,6 +206,16 @@ def test_other_evidence_means_another_row(tmp_path):
     assert (found[1] - found[0]).tolist() == [1000] * 6
 
 
+def test_a_features_file_is_found_in_the_data_folder_and_known_by_its_content(tmp_path):
+    problem, choice = toy(), {"name": "weighted", "weight": "w.txt", "normalize": "none"}
+    for weight in (2, 3):
+        (tmp_path / "w.txt").write_text(str(weight))
+        run = cell_run(problem, tmp_path, [choice])
+        run.services.root = tmp_path
+        images, _ = problem.judged()
+        assert run.features(images, [choice])[:].ravel().tolist() == [weight * level for level in levels(images)]
+
+
 def test_images_a_ranker_made_itself_have_features_too(tmp_path):
     problem, log = toy(), tmp_path / "log"
     choice = {"name": "level", "log": str(log), "normalize": "none"}

@@ -62,12 +62,24 @@ class Centered(rankbench.Feature):
         seen = [images.names, sorted(images.columns), sorted(images.inputs), len(images), run.seed]
         self.seen_ = [str(one) for one in seen]
         self.center_ = np.mean([image.mean() for image in images])
+        assert run.pixels(images, 2)[:].mean() == self.center_
         self.draw_ = float(run.rng.random())
         run.log(1, loss=0)
         return self
 
     def extract(self, images, run):
         return np.array([[image.mean() - self.center_, self.draw_] for image in images], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Weighted(rankbench.Feature):
+    """Mean times a number from a file."""
+
+    weight: rankbench.File
+
+    def extract(self, images, run):
+        weight = float(self.weight.path.read_text())
+        return np.array([[image.mean() * weight] for image in images], dtype=np.float32)
 
 
 class Named(rankbench.Feature):
@@ -123,7 +135,7 @@ class Fixed(Files):
 
 @rankbench.hookimpl
 def rankbench_features():
-    return {"level": Level, "centered": Centered, "named": Named, "metric": rankbench.Metric}
+    return {"level": Level, "centered": Centered, "named": Named, "weighted": Weighted, "metric": rankbench.Metric}
 
 
 @rankbench.hookimpl
