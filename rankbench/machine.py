@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from rankbench.errors import BenchmarkError
@@ -51,16 +50,10 @@ def device_name(device: str) -> str | None:
 
 @cache
 def git_provenance() -> dict[str, Any]:
-    """Commit of the repository the run was started in, and whether it had uncommitted changes.
-
-    Outside a repository it is that of rankbench's own checkout, and None where there is none either.
-    """
-    for folder in (Path.cwd(), Path(__file__).parent):
-        commit = asked_git("-C", str(folder), "rev-parse", "HEAD")
-        if commit is not None:
-            changed = asked_git("-C", str(folder), "status", "--porcelain", "-uno")
-            return {"git_commit": commit, "git_dirty": None if changed is None else bool(changed)}
-    return {"git_commit": None, "git_dirty": None}
+    """Commit of the repository the run was started in, and whether it had uncommitted changes; None outside one."""
+    commit = asked_git("rev-parse", "HEAD")
+    changed = asked_git("status", "--porcelain", "-uno") if commit else None
+    return {"git_commit": commit, "git_dirty": None if changed is None else bool(changed)}
 
 
 def asked_git(*words: str) -> str | None:

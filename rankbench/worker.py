@@ -292,8 +292,9 @@ def judge(
 ) -> dict[str, Outcome]:
     """What a fitted ranker gives for every test of a problem, checked. Each image is scored once."""
     images, rows = problem.judged(lost, ranker.inputs)
-    if not len(rows):
-        raise DataError("every test image is unreadable.")
+    for name, pairs in problem.tests.items():
+        if lost is not None and (lost[pairs.left] | lost[pairs.right]).all():
+            raise DataError(f"every pair of test {name!r} has an image that cannot be read.")
     position = np.full(len(problem.images), -1, np.int64)
     position[rows] = np.arange(len(rows))
     if type(ranker).compare is Ranker.compare:

@@ -132,6 +132,16 @@ def test_nothing_is_left_in_the_temporary_folder(tiny, monkeypatch, tmp_path):
     assert list(place.iterdir()) == []
 
 
+def test_a_loss_that_cannot_be_stored_is_told(tiny, capsys):
+    tiny.results.mkdir()
+    (tiny.results / "failures").write_text("in the way")
+    result = tiny.run({"dies": {"name": "trouble", "how": "kills-itself"}, "good": {"name": "steady"}})
+    assert {cell.row: cell.status for cell in result.cells} == {"dies": "failed", "good": "done"}
+    assert "killed by signal 9" in result.cells[0].reason
+    assert result.exit_code == 1
+    assert "cannot be stored" in capsys.readouterr().err
+
+
 def test_no_worker_can_be_started(tiny, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tiny.root / "no-python"))
     with pytest.raises(RankbenchError, match=r"no worker process could be started.*run again"):

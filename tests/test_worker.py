@@ -9,13 +9,16 @@ import time
 
 import numpy as np
 import pytest
+from market import write_market
 from PIL import Image
-from tiny_runs import TinyRuns, environment, grey_files, only
+from tiny_runs import TESTS, TinyRuns, environment, grey_files, only
+
+import rankbench
 
 from rankbench.benchmark import Benchmark
 from rankbench.runner import Options, Runner
 from rankbench.supervisor import Slots
-from rankbench.worker import BUSY, Workshop, execute, seed_everything
+from rankbench.worker import BUSY, PeakMemory, Workshop, execute, seed_everything
 
 FILES = {"name": "tiny-files"}
 DECODER = {"decoder": {"name": "decoder"}}
@@ -188,7 +191,7 @@ def test_data_that_changes_between_plan_and_fit_fails_the_cell(tiny, files):
     task = runner._task(plan, cell, False)
     record = execute(Workshop.open(task["place"]), task)
     assert record["status"] == "failed"
-    assert record["error"]["message"] == "dataset tiny-files changed while the benchmark ran; run it again."
+    assert record["error"]["message"] == "dataset tiny-files changed since the run was planned; run it again."
     assert record["error"]["phase"] == "load"
     assert only(tiny.run(DECODER, dataset=FILES, in_process=True)).status == "done"
 
@@ -355,3 +358,121 @@ def test_slots_in_process_close_their_progress(tiny, task):
     slots.run_here(shop)
     assert slots.failed == {bad["key"]: "ValueError: the loss is a kangaroo"}
     assert os.path.exists(tiny.store.cell(good["key"]))
+
+
+# --------------------------------------------------------------------------------------- all of the contract, in process
+
+
+MARKET = """
+title = "Market"
+dataset = "market"
+metric = "pairwise-accuracy"
+[[column]]
+label = "Busy"
+where = { attribute = "busy" }
+test = "near"
+[[row]]
+label = "Votes"
+ranker = "votes"
+[[row]]
+label = "Pair gap"
+ranker = "pair-gap"
+[[row]]
+label = "Workbench"
+ranker = "workbench"
+[[row]]
+label = "Palette"
+[row.ranker]
+name = "ranksvm"
+features = [{ name = "palette", fit_on = { name = "market-categories" } }]
+"""
+
+
+@pytest.fixture
+def market(tiny, monkeypatch):
+    """The plugins of tests/thirdparty without installing them, and their data."""
+    monkeypatch.syspath_prepend(str(TESTS / "thirdparty"))
+    write_market(tiny.data / "market")
+    (tiny.root / "market.toml").write_text(MARKET)
+
+    def run(**options):
+        plugins = ["rankbench_thirdparty"]
+        result = rankbench.run(tiny.root / "market.toml", **tiny.options(in_process=True, plugins=plugins, **options))
+        return {cell.row: cell for cell in result.cells}
+
+    return run
+
+
+def test_margins_are_stored_in_the_orientation_of_the_test_set(tiny, market):
+    cells = market()
+    assert {cell.status for cell in cells.values()} == {"done"}, [cell.reason for cell in cells.values()]
+    votes = cells["Votes"]
+    test = tiny.store.test(votes.tests["near"])
+    outcome = tiny.store.outcome(votes.key, "near")
+    assert (outcome.scores, outcome.margins.dtype) == (None, np.float32)
+    assert outcome.margins.tolist() == test.pairs.columns["lead"].tolist()
+    assert 0 < (outcome.margins > 0).mean() < 1
+
+
+def test_every_test_set_of_a_problem_is_judged(tiny, market):
+    cells = market()
+    for label, kind in (("Votes", "margins"), ("Workbench", "scores")):
+        record = tiny.store.record(cells[label].key)
+        assert {name: test["kind"] for name, test in record["tests"].items()} == {"near": kind, "far": kind}
+    record = tiny.store.record(cells["Workbench"].key)
+    assert record["holdouts"][0].keys() == {"by", "fitted", "held", "dropped"}
+    assert tiny.store.state(cells["Workbench"].key)["seen"] == 28
+    assert len(tiny.store.curves(cells["Workbench"].key)) == 2
+
+
+def test_pairs_of_an_unreadable_image_get_no_margin(tiny, market):
+    votes = market()["Votes"]
+    test = tiny.store.test(votes.tests["near"])
+    truncate(tiny.data / "market" / "images" / test.names[4])
+    cells = market()
+    assert tiny.store.record(cells["Votes"].key)["lost"] == []
+    cell = cells["Pair gap"]
+    outcome, test = tiny.store.outcome(cell.key, "near"), tiny.store.test(cell.tests["near"])
+    (lost,) = [row for row, name in enumerate(test.names) if tiny.store.record(cell.key)["lost"][0].endswith(name)]
+    touched = (test.pairs.left == lost) | (test.pairs.right == lost)
+    assert (np.isnan(outcome.margins) == touched).all()
+    assert touched.sum() == 9
+    assert tiny.store.record(cells["Workbench"].key)["lost"] == tiny.store.record(cell.key)["lost"]
+
+
+def test_no_training_pair_can_be_read(tiny):
+    grey_files(tiny.data / "tiny-files", train=2, test=40)
+    truncate(sorted((tiny.data / "tiny-files").glob("a*"))[0])
+    cell = only(tiny.run(DECODER, dataset=FILES, in_process=True))
+    assert (cell.status, cell.reason) == ("failed", "every training pair has an image that cannot be read.")
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_no_test_pair_can_be_read(tiny, bad):
+    grey_files(tiny.data / "tiny-files", train=40, test=2)
+    for path in sorted((tiny.data / "tiny-files").glob("t*"))[:bad]:
+        truncate(path)
+    cell = only(tiny.run(DECODER, dataset=FILES, in_process=True))
+    assert cell.status == "failed"
+    assert "every pair of test 'test' has an image that cannot be read" in cell.reason
+
+
+def test_where_the_system_keeps_no_mark_peak_memory_is_the_process_s(monkeypatch):
+    from pathlib import Path
+
+    def refused(*args):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    peak = PeakMemory()
+    assert peak.whose == "process"
+    assert peak.read() > 10 * 2**20
+
+
+def test_a_plugin_that_decodes_otherwise_each_time_fails(tiny, files, monkeypatch):
+    """An image that cannot be read only now and then: dropped images are settled once a cell."""
+    truncate(files[3])
+    monkeypatch.setattr("rankbench.worker.readable", lambda images, row: row != 0)
+    cell = only(tiny.run(DECODER, dataset=FILES, in_process=True))
+    assert cell.status == "failed"
+    assert f"{files[3]}: cannot be decoded" in cell.reason

@@ -55,7 +55,8 @@ def main():
         seconds, result = timed("run", lambda: rankbench.run(file, **options), profile)
         assert result.exit_code == 0
         assert result.plan.fitted == cells
-        print(f"{1000 * seconds / cells:.2f} ms a cell ({cells} cells in {seconds:.2f} s; goal {GOAL_MILLISECONDS:g} ms)")
+        each = 1000 * seconds / cells
+        print(f"{each:.2f} ms a cell ({cells} cells in {seconds:.2f} s; goal {GOAL_MILLISECONDS:g} ms)")
         benchmark = rankbench.Benchmark.read(file)
         seconds, plan = timed("plan", lambda: Runner(Options(**options)).plan(benchmark), profile)
         assert {cell.status for cell in plan.cells} == {"done"}
