@@ -14,7 +14,6 @@ from PIL import Image
 from tiny_runs import TESTS, TinyRuns, environment, grey_files, only
 
 import rankbench
-
 from rankbench.benchmark import Benchmark
 from rankbench.runner import Options, Runner
 from rankbench.supervisor import Slots
@@ -360,7 +359,7 @@ def test_slots_in_process_close_their_progress(tiny, task):
     assert os.path.exists(tiny.store.cell(good["key"]))
 
 
-# --------------------------------------------------------------------------------------- all of the contract, in process
+# ------------------------------------------------------------------------------------ all of the contract, in process
 
 
 MARKET = """
@@ -472,7 +471,7 @@ def test_where_the_system_keeps_no_mark_peak_memory_is_the_process_s(monkeypatch
 def test_a_plugin_that_decodes_otherwise_each_time_fails(tiny, files, monkeypatch):
     """An image that cannot be read only now and then: dropped images are settled once a cell."""
     truncate(files[3])
-    monkeypatch.setattr("rankbench.worker.readable", lambda images, row: row != 0)
+    monkeypatch.setattr("rankbench.worker.readable", lambda images, row: images.describe(row) != str(files[4]))
     cell = only(tiny.run(DECODER, dataset=FILES, in_process=True))
     assert cell.status == "failed"
     assert f"{files[3]}: cannot be decoded" in cell.reason
