@@ -28,6 +28,7 @@ from rankbench.problem import Problem, scalars
 from rankbench.registry import Registry, plain
 from rankbench.services import Fitting
 
+KEPT_PROBLEMS = 2  # in memory: the one at hand, and one that a feature is fitted on
 WALK_LIMIT = 100_000  # files of a needed folder whose state is looked at one by one
 
 
@@ -69,7 +70,7 @@ class Data:
         self.memo = FileMemo(cache / "digests")
         self._datasets: dict[str, Dataset] = {}
         self._state: dict[str, str] = {}
-        self._last: tuple[str, Problem] | None = None
+        self._recent: dict[str, Problem] = {}  # the last few problems, the latest at the end
 
     def dataset(self, choice: DatasetChoice) -> Dataset:
         """The dataset plugin with its parameters."""
@@ -117,8 +118,9 @@ class Data:
     def problem(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> Problem:
         """A canonical problem. Where only pixels are missing, a dataset may give images that are names alone."""
         key = key_of({"dataset": choice.description, "folder": choice.folder, "facets": dict(facets)})
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
+        if key in self._recent:
+            self._recent[key] = self._recent.pop(key)
+            return self._recent[key]
         lacking = self.missing(choice, pixels=False)
         if lacking:
             raise MissingData(missing_message(choice, lacking))
@@ -127,7 +129,9 @@ class Data:
             if not isinstance(problem, Problem):
                 raise TypeError(f"problem() gave {type(problem).__name__}, not a rankbench.Problem")
             problem = problem.canonical(self.memo)
-        self._last = (key, problem)
+        while len(self._recent) >= KEPT_PROBLEMS:
+            del self._recent[next(iter(self._recent))]
+        self._recent[key] = problem
         return problem
 
     def summary(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> dict[str, Any]:

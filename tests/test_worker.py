@@ -154,6 +154,19 @@ def test_strict_data_tolerates_no_unreadable_image(tiny, files):
     assert str(files[3]) in cell.reason
 
 
+def test_strict_data_does_not_pass_over_stored_cells_that_lost_images(tiny, files):
+    truncate(files[3])
+    steady = {"good": {"name": "steady"}}
+    tiny.run(DECODER, dataset=FILES, in_process=True)
+    tiny.run(steady, in_process=True)
+    before = tiny.stored()
+    result = tiny.run(DECODER, dataset=FILES, in_process=True, strict_data=True)
+    assert (only(result).status, result.exit_code) == ("failed", 1)
+    assert tiny.run(steady, in_process=True, strict_data=True).plan.fitted == 0
+    assert tiny.stored() == before
+    assert only(tiny.run(DECODER, dataset=FILES, in_process=True)).status == "done"
+
+
 def test_unreadable_images_are_remembered_and_a_mended_file_is_another_problem(tiny, files):
     whole = files[3].read_bytes()
     truncate(files[3])
