@@ -106,12 +106,14 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
         try:
             raw = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise BenchmarkError(f"{where}: is no TOML: {error}.") from error
+            raise BenchmarkError(f"{where}: is not valid TOML: {error}.") from error
         check_names(raw, where)
         try:
             benchmark = msgspec.convert(raw, cls)
         except msgspec.ValidationError as error:
-            raise BenchmarkError(f"{where}{place_of(str(error))}") from error
+            message = place_of(str(error))
+            keep = " Write one of: models, scores." if message.startswith(", keep: invalid enum") else ""
+            raise BenchmarkError(f"{where}{message}{keep}") from error
         benchmark.name, benchmark.text = name, text
         benchmark._inherit(where)
         benchmark._check(where)
@@ -126,7 +128,8 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
                     raise BenchmarkError(
                         f'{where}, column {number}: no {what}. Add {what} = {{ name = "…" }} here or at the top.'
                     )
-                self._check_named(getattr(column, what), f"{where}, column {number}: {what}")
+                of_column = getattr(column, what) is not getattr(self, what)
+                self._check_named(getattr(column, what), f"{where}{f', column {number}' * of_column}: {what}")
 
     @staticmethod
     def _check_named(value: Any, where: str) -> None:
@@ -178,6 +181,11 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
             raise BenchmarkError(f"{where}: timeout must be more than 0 seconds, not {entry.timeout}.")
         if entry.threads is not None and entry.threads < 1:
             raise BenchmarkError(f"{where}: threads must be at least 1, not {entry.threads}.")
+
+    def metric_place(self, column: Column) -> str:
+        """Where the metric of a column is named, for messages."""
+        at = "at the top" if column.metric == self.metric else f"column {column.label!r}"
+        return f"benchmark {self.name}, {at}"
 
     @property
     def addresses(self) -> list[str]:

@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rankbench.errors import RankbenchError, did_you_mean
+from rankbench.errors import RankbenchError, StoreError, did_you_mean
 
 KINDS = ("datasets", "rankers", "metrics", "features")
 INTERRUPTED = 130
@@ -26,7 +27,7 @@ class Cli(click.Group):
             return super().invoke(context)
         except RankbenchError as error:
             click.echo(f"Error: {error}", err=True)
-            context.exit(2)
+            context.exit(1 if isinstance(error, StoreError) else 2)  # a full disk is nobody's wrong use
         except KeyboardInterrupt:
             click.echo("Interrupted. What was finished is stored; the same command goes on from there.", err=True)
             context.exit(INTERRUPTED)
@@ -39,11 +40,27 @@ def where(command: Any) -> Any:
     """Options of every command that looks at data, results and the cache."""
     for option in (
         click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [$RANKBENCH_CACHE or ./cache]."),
-        click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True),
+        click.option(
+            "--results",
+            type=click.Path(path_type=Path),
+            default=Path("results"),
+            show_default=True,
+            help="Results folder; what is stored there is not computed again.",
+        ),
         click.option("--data", type=click.Path(path_type=Path), help="Data root [$RANKBENCH_DATA or ./data]."),
     ):
         command = option(command)
     return command
+
+
+form_option = click.option(
+    "--format",
+    "form",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "markdown", "latex", "html", "csv", "json"]),
+    help="How the table is printed.",
+)
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,7 +75,7 @@ def main() -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @where
-@click.option("--only", default="*", metavar="GLOB", help="Only rows whose label matches.")
+@click.option("--only", default="*", metavar="GLOB", help="Fit only rows whose label matches; the table shows all.")
 @click.option("--jobs", type=click.IntRange(1), help="CPU threads to use at once [all cores].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--rerun", type=click.Choice(["stale", "all"]), help="Compute stored cells again.")
@@ -66,15 +83,15 @@ def main() -> None:
 @click.option("--no-retry", is_flag=True, help="Leave failed cells as they are.")
 @click.option("--strict-data", is_flag=True, help="Fail a cell rather than drop an unreadable image.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option(
-    "--format", "form", default="text", type=click.Choice(["text", "markdown", "latex", "html", "csv", "json"])
-)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output (the same as --format json).")
+@form_option
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.pass_context
 def run(context: click.Context, /, file: Path | None, dry_run: bool, form: str, as_json: bool, **options: Any) -> None:
-    """Fit the cells of a benchmark that are not stored yet, and print its table.
+    """Fit what is not stored yet and print the table.
 
-    Exit codes: 0 all good or not applicable, 1 some failed, 2 wrong use or wrong file, 3 data is missing,
+    FILE is a benchmark; without it the quick start runs.
+
+    Exit codes: 0 all good or not applicable, 1 some failed, 2 wrong usage or an invalid file, 3 data is missing,
     130 interrupted.
     """
     from rankbench.api import Result
@@ -129,19 +146,17 @@ def print_plan(result: Any, as_json: bool) -> None:
         ]
         click.echo(json.dumps({"benchmark": result.plan.benchmark.name, "cells": rows}, indent=1))
         return
-    click.echo(f"{result.plan.benchmark.title}: {len(cells)} cells")
+    click.echo(f"{result.plan.benchmark.title}: {counted(len(cells), 'cell')}{which(result)}")
     for status in ("to do", "done", "not applicable", "failed", "stale", "missing data"):
         some = [cell for cell in cells if cell.status == status]
         if some:
             click.echo(f"  {status:<15}{len(some):>5}")
-            if status in ("to do", "failed", "stale"):
+            if status in ("to do", "stale"):
                 for cell in some[:20]:
-                    reason = f": {cell.reason.splitlines()[0]}" if cell.reason else ""
-                    click.echo(f"    {cell.title}{reason}")
+                    click.echo(f"    {cell.title}")
                 if len(some) > 20:
                     click.echo(f"    … and {len(some) - 20} more (--json lists all)")
-    for reason in dict.fromkeys(cell.missing for cell in cells if cell.missing):
-        click.echo(f"Missing data: {reason}")
+    print_causes(cells, err=False)
 
 
 def print_result(result: Any, form: str) -> None:
@@ -150,18 +165,14 @@ def print_result(result: Any, form: str) -> None:
     click.echo(render(result.drawn(), form, sys.stdout.isatty()), nl=False)
     cells = result.cells
     counts = Counter(cell.status for cell in cells)
+    if result.plan.accepted:
+        click.echo(f"{counted(result.plan.accepted, 'stored cell')} accepted.", err=True)
     click.echo(
-        f"Cells: {', '.join(f'{count} {status}' for status, count in counts.items())}; "
+        f"Cells{which(result)}: {', '.join(f'{count} {status}' for status, count in counts.items())}; "
         f"{result.plan.fitted} fitted in this run.",
         err=True,
     )
-    failed = [cell for cell in cells if cell.status in ("failed", "to do")]
-    for cell in failed[:10]:
-        click.echo(f"Failed: {cell.title}: {cell.reason.splitlines()[0] if cell.reason else 'see above'}", err=True)
-    if len(failed) > 10:
-        click.echo(f"… and {len(failed) - 10} more; `--dry-run --json` lists all.", err=True)
-    for reason in dict.fromkeys(cell.missing for cell in cells if cell.status == "missing data"):
-        click.echo(f"Missing data: {reason}", err=True)
+    print_causes(cells, err=True)
     stale = sum(cell.status == "stale" for cell in cells)
     if stale:
         click.echo(
@@ -171,12 +182,34 @@ def print_result(result: Any, form: str) -> None:
         )
 
 
+def which(result: Any) -> str:
+    """Which rows a count is about, where not all."""
+    only = result.runner.options.only
+    return "" if only == "*" else f" of rows that match {only!r}"
+
+
+def print_causes(cells: Any, err: bool) -> None:
+    """What went wrong, each cause once."""
+    from rankbench.reasons import failures, lacking
+
+    causes = failures(cells)
+    for whose, reason in causes[:10]:
+        click.echo(f"Failed{whose}: {reason}", err=err)
+    if len(causes) > 10:
+        click.echo(f"… and {len(causes) - 10} more causes; `--dry-run --json` lists every cell.", err=err)
+    for reason in lacking(cells):
+        click.echo(f"Missing data: {reason}", err=err)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @where
-@click.option(
-    "--format", "form", default="text", type=click.Choice(["text", "markdown", "latex", "html", "csv", "json"])
-)
+@form_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.pass_context
 def table(
@@ -189,7 +222,10 @@ def table(
     as_json: bool,
     **_others: Any,
 ) -> None:
-    """Draw the table of a benchmark from stored results; without FILE, of every benchmark ever run into them."""
+    """Draw tables from stored results.
+
+    Without FILE: the table of every benchmark ever run into them.
+    """
     from rankbench.benchmark import Benchmark
     from rankbench.plan import default_cache
     from rankbench.registry import Registry
@@ -223,13 +259,21 @@ def table(
 
 @main.command(name="list")
 @click.argument("kind", type=click.Choice(KINDS))
-@click.option("--json", "as_json", is_flag=True)
-def list_plugins(kind: str, as_json: bool) -> None:
-    """List the installed datasets, rankers, metrics or features."""
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_plugins(kind: str, name: str | None, as_json: bool) -> None:
+    """List plugins of a kind; with NAME, its parameters.
+
+    KIND is datasets, rankers, metrics or features. With NAME: what that plugin does, and each of its parameters
+    with type and default.
+    """
     from rankbench.registry import Registry
 
     registry = Registry.installed()
     warn(registry)
+    if name is not None:
+        print_plugin(registry.find(kind, name), as_json)
+        return
     plugins = [registry.find(kind, name) for name in registry.names(kind)]
     if as_json:
         rows = [{"name": p.name, "package": p.distribution, "summary": p.summary} for p in plugins]
@@ -237,14 +281,40 @@ def list_plugins(kind: str, as_json: bool) -> None:
         return
     width = max((len(plugin.name) for plugin in plugins), default=0)
     for plugin in plugins:
-        package = "" if plugin.distribution == "rankbench" else f" [{plugin.distribution}]"
-        click.echo(f"{plugin.name:<{width}}  {plugin.summary}{package}")
+        package = "" if plugin.distribution == "rankbench" else f"[{plugin.distribution}]"
+        click.echo(f"{plugin.name:<{width}}  {' '.join(filter(None, [plugin.summary, package]))}".rstrip())
+
+
+def print_plugin(plugin: Any, as_json: bool) -> None:
+    """One plugin: its docstring and its parameters."""
+    from rankbench.registry import description, parameters_of
+
+    cls = plugin.load()
+    text, parameters = description(cls), parameters_of(cls)
+    if as_json:
+        about = {"name": plugin.name, "package": plugin.distribution, "description": text}
+        click.echo(json.dumps({**about, "parameters": [asdict(one) for one in parameters]}, indent=1))
+        return
+    click.echo(f"{plugin.kind[:-1]} {plugin.name} [{plugin.distribution}]\n")
+    if text:
+        click.echo(f"{text}\n")
+    if not parameters:
+        click.echo("It has no parameters of its own.")
+        return
+    rows = [("Parameter", "Type", "Default"), *((one.name, one.type, one.shown) for one in parameters)]
+    name, kind = (max(len(row[at]) for row in rows) for at in (0, 1))
+    for row in rows:
+        click.echo(f"{row[0]:<{name}}  {row[1]:<{kind}}  {row[2]}")
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True)
-def plugins(as_json: bool) -> None:
-    """List the packages that bring plugins, the broken ones too."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def plugins(context: click.Context, /, as_json: bool) -> None:
+    """List plugin packages, the broken ones too.
+
+    Exit code 1 if one is not usable.
+    """
     from rankbench.registry import Registry
 
     registry = Registry.installed()
@@ -257,22 +327,26 @@ def plugins(as_json: bool) -> None:
             {"package": b.distribution, "entry_point": b.entry_point, "message": b.message} for b in registry.broken
         ]
         click.echo(json.dumps({"packages": packages, "broken": unusable}, indent=1))
-        return
+        context.exit(1 if registry.broken else 0)
     for label, names in sorted(packages.items()):
         click.echo(f"{label}\n  " + "\n  ".join(sorted(names)))
     for broken in registry.broken:
         click.echo(f"{broken.distribution}, entry point {broken.entry_point!r}: NOT USABLE: {broken.message}")
         if broken.details:
             click.echo("    " + broken.details.strip().replace("\n", "\n    "))
+    context.exit(1 if registry.broken else 0)
 
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @where
-@click.option("--only", default="*", metavar="GLOB", help="Only rows whose label matches.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--only", default="*", metavar="GLOB", help="Only cells of rows whose label matches.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def why(file: Path, as_json: bool, **options: Any) -> None:
-    """Say of each cell why it is stored, stale, failed or still to do: which part of its key differs."""
+    """Say why each cell is stored, stale or to do.
+
+    Of a cell to do: which part of its key differs from the nearest stored cell.
+    """
     from rankbench.benchmark import Benchmark
     from rankbench.reasons import reasons
     from rankbench.runner import Options, Runner
@@ -297,7 +371,11 @@ def why(file: Path, as_json: bool, **options: Any) -> None:
 @where
 @click.pass_context
 def check_plugin(context: click.Context, /, name: str, data: Path | None, **_others: Any) -> None:
-    """Run the conformance kit on an installed plugin: NAME, or KIND/NAME where two kinds share it."""
+    """Run the conformance kit on a plugin.
+
+    NAME is the name of an installed plugin, or KIND/NAME where two kinds share it. A plugin that ends its process ends
+    this command too. Exit code 1 if a check fails, 3 if nothing could be checked for want of data.
+    """
     from rankbench.registry import Registry
     from rankbench.runner import Options
     from rankbench.testing import check
@@ -308,13 +386,14 @@ def check_plugin(context: click.Context, /, name: str, data: Path | None, **_oth
     if not found:
         known = sorted({other for _, other in registry.plugins})
         raise RankbenchError(f"no plugin named {name!r}.{did_you_mean(bare, known)} `rankbench plugins` lists them.")
-    good = True
+    marks: Counter[str] = Counter()
     for of in found:
         click.echo(f"{of[:-1]} {bare}")
         for outcome in check(of, bare, registry=registry, data=Options(data=data).data_root):
             click.echo(f"  {outcome.mark} {outcome.name}" + (f": {outcome.message}" if outcome.message else ""))
-            good = good and outcome.good
-    context.exit(0 if good else 1)
+            marks[outcome.mark] += 1
+    click.echo(f"{marks['ok']} ok, {marks['FAILED']} failed" + (f", {marks['--']} left out" if marks["--"] else ""))
+    context.exit(1 if marks["FAILED"] else 0 if marks["ok"] else 3)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 Each message says what was wrong, where, and what to do. The command line prints it without a traceback.
 """
 
+import os
+import traceback
+from collections.abc import Collection
+
 
 class RankbenchError(Exception):
     """Anything rankbench tells its user about on purpose."""
@@ -38,6 +42,24 @@ class StoreError(RankbenchError):
 
 class Interrupted(RankbenchError):
     """The user asked to stop; what was finished is stored and the same command resumes. Exit code 130."""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, for messages."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def raised_at(error: BaseException, packages: Collection[str] = ()) -> str:
+    """` (mean_color.py, line 11)`: the innermost place, in these top-level packages if some are named; or nothing."""
+    places = [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not packages or str(frame.f_globals.get("__name__")).split(".")[0] in packages
+    ]
+    if not places:
+        return ""
+    frame, line = places[-1]
+    return f" ({os.path.basename(frame.f_code.co_filename)}, line {line})"
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

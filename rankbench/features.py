@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankbench.errors import DataError
+from rankbench.errors import DataError, StoreError
 from rankbench.files import once, write_folder
 from rankbench.images import Images, Ints
 
 Fit = Literal["stretch", "crop", "long-side"]
 CHUNK_BYTES = 32 * 2**20
+OPEN_CHUNKS = 64  # maps kept open in a process, as each holds a file descriptor
 
 
 class RowStore:
@@ -27,18 +29,24 @@ class RowStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._chunks: dict[str, NDArray[Any]] = {}
+        self._chunks: dict[str, Path] = {}  # rows of each chunk, by its name
         self._index: dict[bytes, tuple[int, int]] = {}  # id to chunk and row
 
     def refresh(self) -> None:
-        """Take in chunks that were added since."""
+        """Take in chunks that were added since; a damaged one is passed over, and its rows are computed again."""
         for path in sorted(self.folder.glob("*/ids.npy")):
             chunk = path.parent
             if chunk.name in self._chunks or chunk.name.startswith("."):
                 continue
+            try:
+                ids, rows = np.load(path), len(mapped(chunk / "rows.npy"))
+            except Exception:  # a damaged file makes NumPy raise nearly anything
+                continue
+            if ids.shape != (rows, 32) or ids.dtype != np.uint8:
+                continue
             number = len(self._chunks)
-            self._chunks[chunk.name] = np.load(chunk / "rows.npy", mmap_mode="r")
-            self._index.update((key, (number, row)) for row, key in enumerate(keys(np.load(path))))
+            self._chunks[chunk.name] = chunk / "rows.npy"
+            self._index.update((key, (number, row)) for row, key in enumerate(keys(ids)))
 
     def missing(self, ids: NDArray[np.uint8]) -> Ints:
         """Positions of the ids without a row; of equal ids only the first."""
@@ -58,6 +66,8 @@ class RowStore:
         def work() -> None:
             missing = self.missing(ids)
             self._store(ids[missing], compute(missing))
+            if not complete():
+                raise StoreError(f"{self.folder}: rows just stored there cannot be read back. Is the disk in order?")
 
         once(self.folder / "claim", complete, work)
 
@@ -86,7 +96,31 @@ class RowStore:
     def rows(self, ids: NDArray[np.uint8], normalize: bool = False) -> StoredRows:
         """A view of the rows of these ids, all of which must be there."""
         where = np.array([self._index[key] for key in keys(ids)], dtype=np.int64).reshape(-1, 2)
-        return StoredRows(list(self._chunks.values()), where, normalize)
+        return StoredRows(Chunks(list(self._chunks.values())), where, normalize)
+
+
+class Chunks:
+    """Chunks of a store, opened when asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, at: int) -> NDArray[Any]:
+        path = self._paths[at]
+        try:
+            return mapped(path)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: has gone from the cache or is damaged ({error}). Run again.") from error
+
+
+@lru_cache(maxsize=OPEN_CHUNKS)
+def mapped(path: Path) -> NDArray[Any]:
+    """Rows of a chunk, memory-mapped. A chunk never changes, and no other ever gets its name."""
+    rows: NDArray[Any] = np.load(path, mmap_mode="r")
+    return rows
 
 
 def keys(ids: NDArray[np.uint8]) -> list[bytes]:
@@ -97,9 +131,9 @@ def keys(ids: NDArray[np.uint8]) -> list[bytes]:
 class StoredRows:
     """Rows over memory-mapped chunks, read when indexed; L2-normalised on the way out if asked for."""
 
-    def __init__(self, chunks: list[NDArray[Any]], where: NDArray[np.int64], normalize: bool) -> None:
+    def __init__(self, chunks: Chunks | Sequence[NDArray[Any]], where: NDArray[np.int64], normalize: bool) -> None:
         self._chunks, self._where, self._normalize = chunks, where, normalize
-        first = chunks[int(where[0, 0]) if len(where) else 0] if chunks else np.zeros((0, 0), np.float32)
+        first = chunks[int(where[0, 0]) if len(where) else 0] if len(chunks) else np.zeros((0, 0), np.float32)
         self.shape: tuple[int, ...] = (len(where), *first.shape[1:])
         self.dtype: np.dtype[Any] = first.dtype
 
@@ -112,7 +146,7 @@ class StoredRows:
         out = np.empty((len(where), *self.shape[1:]), self.dtype)
         for chunk in np.unique(where[:, 0]):
             mask = where[:, 0] == chunk
-            out[mask] = self._chunks[chunk][where[mask, 1]]
+            out[mask] = self._chunks[int(chunk)][where[mask, 1]]
         return self._normalized(out).reshape(*asked.shape[:-1], *self.shape[1:])
 
     def _normalized(self, rows: NDArray[Any]) -> NDArray[Any]:

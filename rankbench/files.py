@@ -7,6 +7,7 @@ disk or a kill leaves the old state.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -32,6 +33,16 @@ except ImportError:  # not on Windows
 HEARTBEAT = 2.0  # seconds between signs of life of a claim
 SILENCE = 20.0  # seconds without one after which a claim is taken over
 MARK = "state/"
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "free some space",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "choose a folder that can be written",
+    errno.EPERM: "choose a folder that can be written",
+    errno.ENOTDIR: "move the file that is in the folder's place",
+    errno.EEXIST: "move the file that is in the folder's place",
+}
 
 
 def canonical_json(value: Any) -> str:
@@ -46,8 +57,10 @@ def storing(what: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        hint = "Nothing stored was harmed; free some space and run again."
-        raise StoreError(f"{what}: cannot be stored ({reason}). {hint}") from error
+        remedy = REMEDIES.get(error.errno or 0, "free some space" if error.errno is None else "mend that")
+        raise StoreError(
+            f"{what}: cannot be stored ({reason}). Nothing stored was harmed; {remedy} and run again."
+        ) from error
 
 
 def write_file(path: Path, content: bytes | str, replace: bool = True) -> bool:
@@ -86,9 +99,8 @@ def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = Fal
         try:
             draft.mkdir()
             fill(draft)
-            for file in draft.rglob("*"):
-                if file.is_file():
-                    sync(file)
+            for entry in draft.rglob("*"):
+                sync(entry)
             sync(draft)
             if target.exists():
                 if not replace:
@@ -179,6 +191,7 @@ class Claim:
         self.path = path
         self._token = uuid.uuid4().hex
         self._held = False
+        self._seen = (0.0, time.monotonic())  # the last sign of life of another's claim, and when we saw it first
 
     def take(self) -> bool:
         """True if the claim is ours now."""
@@ -225,7 +238,7 @@ class Claim:
 
     def _abandoned(self) -> bool:
         try:
-            silent = time.time() - self.path.stat().st_mtime > SILENCE
+            silent = self._silent(self.path.stat().st_mtime)
             owner = json.loads(self.path.read_text())
             here = owner["host"] == socket.gethostname()
             return silent or (here and birth(owner["pid"]) != owner["born"])
@@ -233,6 +246,12 @@ class Claim:
             return False
         except (ValueError, TypeError, LookupError):  # its writer died, or no room was left for it
             return silent
+
+    def _silent(self, beat: float) -> bool:
+        """No sign of life for long, by its time stamp or, where clocks disagree, by our own watching."""
+        if beat != self._seen[0]:
+            self._seen = (beat, time.monotonic())
+        return time.time() - beat > SILENCE or time.monotonic() - self._seen[1] > SILENCE
 
 
 class Heart:

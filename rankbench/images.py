@@ -5,9 +5,13 @@ Also the two things every array in rankbench shares: being read-only, and a dige
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import struct
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +23,17 @@ from typing import Any, Protocol, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rankbench.errors import DataError, NotApplicable, UnreadableImage
+from rankbench.errors import DataError, NotApplicable, UnreadableImage, did_you_mean
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
+
+COLUMNS_WITHHELD = (
+    "columns go to the `fit` of a ranker, and those it names in `uses` to the `fit` of a feature; "
+    "images to score, compare or extract have none"
+)
+INPUTS_WITHHELD = "a plugin is given the inputs it names in its attribute `inputs`, where the dataset has them"
 
 
 def frozen(values: ArrayLike, what: str) -> Array:
@@ -33,10 +43,24 @@ def frozen(values: ArrayLike, what: str) -> Array:
     except ValueError as error:
         raise DataError(f"{what}: rows of unequal length make no array ({error}).") from error
     if array.dtype == object:
-        array = np.asarray([str(value) for value in array.ravel()]).reshape(array.shape)
+        array = of_one_kind(array, what)
     if array.dtype.kind not in "biufUS":
         raise DataError(f"{what}: values of type {array.dtype} cannot be stored; use numbers, booleans or strings.")
     return read_only(array)
+
+
+def of_one_kind(array: Array, what: str) -> Array:
+    """An array of objects (as pandas gives strings) as one of strings, numbers or booleans; DataError for a mixture."""
+    values = array.ravel().tolist()
+    for kind in ((str,), (bytes,), (bool, np.bool_), (int, float, np.integer, np.floating)):
+        alike = [isinstance(value, kind) and not (bool not in kind and isinstance(value, bool)) for value in values]
+        if all(alike):
+            return np.asarray(values, dtype=None if values else str).reshape(array.shape)
+    seen = sorted({type(value).__name__ for value in values})
+    raise DataError(
+        f"{what}: values of type {', '.join(seen)} in one array; use numbers, booleans or strings throughout, with "
+        "nothing missing."
+    )
 
 
 def read_only(array: NDArray[T]) -> NDArray[T]:
@@ -46,8 +70,23 @@ def read_only(array: NDArray[T]) -> NDArray[T]:
     return view
 
 
-def named_arrays(arrays: Mapping[str, ArrayLike] | None, rows: int, what: str) -> Mapping[str, Array]:
-    result = {}
+class Named(dict[str, Array]):
+    """Arrays by name, with a KeyError that helps: `withheld` says why there are not all, if that is so."""
+
+    def __init__(self, withheld: str = "") -> None:
+        self.withheld = withheld
+
+    def __missing__(self, name: str) -> Array:
+        if self.withheld:
+            raise KeyError(f"{name!r} is not given here: {self.withheld}")
+        known = ", ".join(self) or "none"
+        raise KeyError(f"there is no {name!r}.{did_you_mean(str(name), list(self))} There are: {known}")
+
+
+def named_arrays(
+    arrays: Mapping[str, ArrayLike] | None, rows: int, what: str, withheld: str = ""
+) -> Mapping[str, Array]:
+    result = Named(withheld)
     for name, values in (arrays or {}).items():
         array = frozen(values, f"{what} {name!r}")
         if array.shape[:1] != (rows,):
@@ -99,6 +138,17 @@ class Content(Protocol):
     def describe(self, row: int) -> str: ...
 
 
+# what Pillow and the standard library raise for a packaged file that is broken
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile)
+
+
+def undecodable(what: str, error: Exception) -> DataError:
+    """UnreadableImage for broken content; a plain DataError where the disk or the system failed, which may pass."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: broken content led astray
+        return DataError(f"{what}: cannot be read ({error.strerror}). Mend that and run again.")
+    return UnreadableImage(f"{what}: cannot be decoded ({error}). Replace or remove it.")
+
+
 @dataclass(frozen=True)
 class FileContent:
     paths: tuple[Path, ...]
@@ -111,11 +161,11 @@ class FileContent:
         try:
             with Image.open(self.paths[row]) as image:
                 upright = ImageOps.exif_transpose(image) if self.exif else image
-                return rgb(upright)
+                return rgb(upright, image.format)
         except MemoryError:
             raise
         except Exception as error:  # a broken file makes Pillow raise nearly anything
-            raise UnreadableImage(f"{self.paths[row]}: cannot be decoded ({error}). Replace or remove it.") from error
+            raise undecodable(self.describe(row), error) from error
 
     def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
         if self.known is not None:
@@ -148,10 +198,8 @@ class DrawnContent:
     def decode(self, row: int) -> NDArray[np.uint8]:
         try:
             return as_rgb(self.draw(row), self.describe(row))
-        except (OSError, SyntaxError) as error:  # what Pillow raises for a packaged file that is broken
-            raise UnreadableImage(
-                f"{self.describe(row)}: cannot be decoded ({error}). Replace or remove it."
-            ) from error
+        except BROKEN as error:
+            raise undecodable(self.describe(row), error) from error
 
     def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
         return self.known
@@ -165,7 +213,7 @@ class NameContent:
     names: tuple[str, ...]
 
     def decode(self, row: int) -> NDArray[np.uint8]:
-        raise NotApplicable(f"image {self.names[row]!r} has a name but no pixels here")
+        raise NotApplicable("this image has a name but no pixels here")
 
     def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
         return digest_rows(hashlib.sha256(b"name:" + name.encode()).digest() for name in self.names)
@@ -174,10 +222,15 @@ class NameContent:
         return self.names[row]
 
 
-def rgb(image: Any) -> NDArray[np.uint8]:
-    """A PIL image as (H, W, 3) uint8; transparency is laid on white, 16-bit greys are scaled down."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+def rgb(image: Any, kind: str | None) -> NDArray[np.uint8]:
+    """A PIL image of a file of this format as (H, W, 3) uint8.
+
+    Transparency is laid on white, 16-bit greys are scaled down. ValueError for pixels without a known range.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
         return np.repeat((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits have no known white; convert to 8 bits")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         from PIL import Image
 
@@ -301,6 +354,7 @@ class Images(Sequence[NDArray[np.uint8]]):
         self._rows: Ints = np.arange(count)
         self._digests: NDArray[np.uint8] | None = None
         self._told = True
+        self._withheld = ("", "")
         self.exif = False
         self.names: tuple[str, ...] | None = None if names is None else tuple(map(str, names))
         if self.names is not None and (len(self.names) != count or len(set(self.names)) != count):
@@ -320,7 +374,7 @@ class Images(Sequence[NDArray[np.uint8]]):
     def __getitem__(self, index: slice) -> Sequence[NDArray[np.uint8]]: ...
     def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | Sequence[NDArray[np.uint8]]:
         if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
+            return self.take(np.arange(*index.indices(len(self))))
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         return read_only(self._content.decode(int(self._rows[index])))
@@ -360,7 +414,7 @@ class Images(Sequence[NDArray[np.uint8]]):
         inputs: Iterable[str] | None = None,
     ) -> Images:
         """A view of some images (indices or a mask), with only the named columns and inputs (None: all of them)."""
-        rows = np.arange(len(self))[rows]
+        rows = positions(rows, len(self))
         view = Images.__new__(Images)
         view._content, view.exif, view._told = self._content, self.exif, self._told and names
         view._rows = self._rows[rows]
@@ -368,9 +422,30 @@ class Images(Sequence[NDArray[np.uint8]]):
         view.names = tuple(self.names[row] for row in rows) if names and self.names is not None else None
         kept = self.columns if columns is None else {name: self.columns[name] for name in columns}
         given = self.inputs if inputs is None else {name: self.inputs[name] for name in inputs}
-        view.columns = named_arrays(take(kept, rows), len(view._rows), "images.columns")
-        view.inputs = named_arrays(take(given, rows), len(view._rows), "images.inputs")
+        view._withheld = (
+            self._withheld[0] if columns is None else COLUMNS_WITHHELD,
+            self._withheld[1] if inputs is None else INPUTS_WITHHELD,
+        )
+        view.columns = named_arrays(take(kept, rows), len(view._rows), "images.columns", view._withheld[0])
+        view.inputs = named_arrays(take(given, rows), len(view._rows), "images.inputs", view._withheld[1])
         return view
+
+
+def positions(rows: ArrayLike, count: int) -> Ints:
+    """Indices (negative ones too) or a mask as indices from 0; IndexError for what is outside."""
+    asked = np.asarray(rows)
+    if asked.dtype == bool:
+        if asked.shape != (count,):
+            raise IndexError(f"a mask of shape {asked.shape} for {count} images")
+        return np.flatnonzero(asked)
+    if not asked.size:
+        return np.zeros(0, np.int64)
+    if asked.ndim != 1 or asked.dtype.kind not in "iu":
+        raise IndexError(f"images are taken by whole numbers (n,) or a mask, not by {asked.shape} {asked.dtype}")
+    if asked.min() < -count or asked.max() >= count:
+        raise IndexError(f"image {asked.max() if asked.max() >= count else asked.min()} of {count}")
+    asked = asked.astype(np.int64)
+    return np.where(asked < 0, asked + count, asked)
 
 
 def checked_digests(digests: ArrayLike | Sequence[bytes], count: int) -> NDArray[np.uint8]:

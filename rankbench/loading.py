@@ -14,20 +14,21 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.cell import CORE_RESULTS, TestSet, key_of
-from rankbench.errors import BenchmarkError, DataError, MissingData, PluginError, RankbenchError
+from rankbench.errors import BenchmarkError, DataError, MissingData, PluginError, RankbenchError, StoreError, raised_at
 from rankbench.files import canonical_json, read_json, write_file, write_folder
-from rankbench.images import file_digests
+from rankbench.images import Images, digest_of, file_digests
 from rankbench.plugin import Dataset, Need
 from rankbench.problem import Problem, scalars
 from rankbench.registry import Registry, plain
 from rankbench.services import Fitting
 
+T = TypeVar("T")
 KEPT_PROBLEMS = 2  # in memory: the one at hand, and one that a feature is fitted on
 WALK_LIMIT = 100_000  # files of a needed folder whose state is looked at one by one
 
@@ -69,8 +70,15 @@ class Data:
         self.registry, self.root, self.cache = registry, root, cache
         self.memo = FileMemo(cache / "digests")
         self._datasets: dict[str, Dataset] = {}
+        self._needs: dict[str, list[Need]] = {}
         self._state: dict[str, str] = {}
         self._recent: dict[str, Problem] = {}  # the last few problems, the latest at the end
+
+    def look_again(self) -> None:
+        """Forget what was seen of the folders: files may have come, gone or changed since."""
+        self._needs.clear()
+        self._state.clear()
+        self._recent.clear()
 
     def dataset(self, choice: DatasetChoice) -> Dataset:
         """The dataset plugin with its parameters."""
@@ -90,9 +98,12 @@ class Data:
         return self.root / (choice.folder or (choice.name if default is None else default))
 
     def needs(self, choice: DatasetChoice) -> list[Need]:
-        """What it looks for."""
-        with blaming(self.registry, choice):
-            return list(self.dataset(choice).needs(self.folder(choice)))
+        """What it looks for; asked once, as some datasets parse a file to tell."""
+        place = canonical_json([str(self.folder(choice)), choice.description])
+        if place not in self._needs:
+            with blaming(self.registry, choice):
+                self._needs[place] = list(self.dataset(choice).needs(self.folder(choice)))
+        return self._needs[place]
 
     def missing(self, choice: DatasetChoice, pixels: bool = True) -> list[Need]:
         """What is not there; without `pixels` only what a row needs that reads none."""
@@ -110,10 +121,13 @@ class Data:
             except (RankbenchError, OSError):  # facets that are not fixed need the data
                 return None
         path = self._memo_path(choice, {"facets": True})
-        if not path.exists():
+        known = recalled(path, list)
+        if known is None:
             with blaming(self.registry, choice):
-                write_file(path, json.dumps(distinct(dataset.facets(folder))))
-        return list(read_json(path))
+                text = json.dumps(distinct(dataset.facets(folder)))
+            remember(path, text)
+            known = json.loads(text)
+        return list(known)
 
     def problem(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> Problem:
         """A canonical problem. Where only pixels are missing, a dataset may give images that are names alone."""
@@ -137,8 +151,9 @@ class Data:
     def summary(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> dict[str, Any]:
         """What planning needs to know of a problem, remembered: fingerprint, sizes, digests for learned features."""
         path = self._memo_path(choice, {"facets": dict(facets)})
-        if path.exists():
-            return dict(read_json(path))
+        known = recalled(path, dict)
+        if known is not None:
+            return dict(known)
         problem = self.problem(choice, facets)
         tests = {}
         for name, pairs in problem.tests.items():
@@ -157,15 +172,17 @@ class Data:
                 "pairs": 0 if problem.train is None else len(problem.train),
             },
             "fitting": self.fitting(problem).parts,
+            "names": names_digest(problem.images),
             "overlap": problem.overlap,
             "notes": list(problem.notes),
         }
-        write_file(path, json.dumps(summary))
+        remember(path, json.dumps(summary))
         return summary
 
     def forget(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> None:
         """Drop what is remembered of a problem, because it turned out to be another."""
-        self._memo_path(choice, {"facets": dict(facets)}).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a cache that cannot be written
+            self._memo_path(choice, {"facets": dict(facets)}).unlink()
 
     def fitting(self, problem: Problem, lost: NDArray[np.bool_] | None = None) -> Fitting:
         """Training images of a problem, for a learned feature."""
@@ -196,10 +213,11 @@ class Data:
         mine = self.summary(choice, facets)["fingerprint"]
         theirs = [self.summary(other, f)["fingerprint"] for f in self.facets(other) or [{}]]
         path = self.cache / "problems" / f"{key_of({'fit_on': theirs, 'problem': mine})}.json"
-        if not path.exists():
+        parts = recalled(path, dict)
+        if parts is None:
             parts = self.fitting_on(on, self.problem(choice, facets)).parts
-            write_file(path, json.dumps(parts))
-        return dict(read_json(path))
+            remember(path, json.dumps(parts))
+        return dict(parts)
 
     def _memo_path(self, choice: DatasetChoice, about: Mapping[str, Any]) -> Path:
         folder = str(self.folder(choice))
@@ -207,6 +225,7 @@ class Data:
         if place not in self._state:
             self._state[place] = key_of({"state": [state_of(need.path) for need in self.needs(choice)]})
         parts = {
+            "format": 2,  # of what is remembered
             "core_results": CORE_RESULTS,
             "dataset": choice.description,
             "source": self.registry.source("datasets", choice.name),
@@ -215,6 +234,28 @@ class Data:
             **about,
         }
         return self.cache / "problems" / f"{key_of(parts)}.json"
+
+
+def recalled(path: Path, kind: type[T]) -> T | None:
+    """What a memo holds; None where there is none, or a damaged one, which will be written again."""
+    try:
+        found = read_json(path)
+    except StoreError:
+        return None
+    return found if isinstance(found, kind) else None
+
+
+def remember(path: Path, text: str) -> None:
+    """Write a memo; a cache that cannot be written costs time at the next plan, and nothing else."""
+    with contextlib.suppress(StoreError):
+        write_file(path, text)
+
+
+def names_digest(images: Images) -> str | None:
+    """Hex digest of the names, in the images' order; None where they have none."""
+    if images.names is None:
+        return None
+    return digest_of(name.encode("utf-8", "surrogatepass") for name in images.names)
 
 
 def distinct(listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -230,7 +271,8 @@ def distinct(listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
     """Which paths were looked for, and where to get them."""
-    lines = [f"  {need.path}" + (f"\n    {need.get}" if need.get else "") for need in lacking]
+    silent = 'The dataset does not say where to get it. If it reads no files, its class says so by folder = "".'
+    lines = [f"  {need.path}\n    {need.get or silent}" for need in lacking]
     return f"dataset {choice.label}: not found:\n" + "\n".join(lines)
 
 
@@ -244,12 +286,18 @@ class blaming:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, MissingData | PluginError) or not isinstance(error, Exception):
+        if (
+            error is None
+            or isinstance(error, MissingData | PluginError)
+            or not isinstance(error, Exception | SystemExit)
+        ):
             return
         if isinstance(error, RankbenchError):
             raise type(error)(f"dataset {self.choice.label}: {error}") from error
         plugin = self.registry.find("datasets", self.choice.name)
-        raise PluginError(f"{plugin} failed: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"{plugin} failed: {type(error).__name__}: {error}{raised_at(error, plugin.packages)}"
+        ) from error
 
 
 def state_of(path: Path) -> Any:
@@ -261,17 +309,31 @@ def state_of(path: Path) -> Any:
     own = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     if not path.is_dir():
         return own
-    found: list[tuple[str, int, int, int]] = []
-    for folder, inner, names in os.walk(path):  # does not follow links to folders, which may lead back
-        inner.sort()
+    found: list[tuple[Any, ...]] = []
+    seen = {(stat.st_dev, stat.st_ino)}
+    for folder, inner, names in os.walk(path, followlinks=True):
+        inner[:] = [name for name in sorted(inner) if first_sight(os.path.join(folder, name), seen)]
+        if len(found) >= WALK_LIMIT:  # a file that is added, removed or renamed still shows
+            with contextlib.suppress(OSError):
+                found.append((folder, os.stat(folder).st_mtime_ns, len(names), len(inner)))
+            continue
         for name in names:
             place = os.path.join(folder, name)
             with contextlib.suppress(OSError):  # a link that leads nowhere
                 there = os.stat(place)
                 found.append((place, there.st_size, there.st_mtime_ns, there.st_ino))
-        if len(found) >= WALK_LIMIT:
-            break
     return [own, sorted(found)]
+
+
+def first_sight(folder: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder was not come upon before, by its own name or through a link that leads back to it."""
+    try:
+        stat = os.stat(folder)
+    except OSError:
+        return False
+    new = (stat.st_dev, stat.st_ino) not in seen
+    seen.add((stat.st_dev, stat.st_ino))
+    return new
 
 
 class FileMemo:
@@ -312,13 +374,18 @@ class FileMemo:
             name = chunk.parent.name
             if name in self._read or name.startswith("."):
                 continue
-            rows = np.load(chunk.parent / "digests.npy")
-            self._known.update(zip(np.load(chunk).tolist(), (row.tobytes() for row in rows), strict=True))
             self._read.add(name)
+            try:
+                known, rows = np.load(chunk), np.load(chunk.parent / "digests.npy")
+            except Exception:  # a damaged file makes NumPy raise nearly anything; its files are read again
+                continue
+            if known.dtype.kind == "U" and rows.dtype == np.uint8 and rows.shape == (*known.shape, 32):
+                self._known.update(zip(known.tolist(), (row.tobytes() for row in rows), strict=True))
 
     def _store(self, remembered: Mapping[str, NDArray[np.uint8]]) -> None:
         def write(draft: Path) -> None:
             np.save(draft / "keys.npy", np.array(list(remembered)))
             np.save(draft / "digests.npy", np.stack(list(remembered.values())))
 
-        write_folder(self.folder / uuid.uuid4().hex, write)
+        with contextlib.suppress(StoreError):  # a cache that cannot be written
+            write_folder(self.folder / uuid.uuid4().hex, write)

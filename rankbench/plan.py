@@ -13,11 +13,11 @@ from typing import Any
 
 from rankbench.benchmark import Benchmark, Column, Row, named
 from rankbench.cell import key_of, key_parts
-from rankbench.errors import BenchmarkError, MissingData, PluginError, RankbenchError
+from rankbench.errors import BenchmarkError, MissingData, PluginError, RankbenchError, did_you_mean
 from rankbench.files import canonical_json
 from rankbench.loading import Data, DatasetChoice, missing_message
 from rankbench.plugin import Features, File, Ranker, Resources
-from rankbench.registry import Registry, plain, resolved
+from rankbench.registry import Registry, as_toml, plain, resolved
 from rankbench.services import build_feature, feature_key, file_parameters, fitted_on
 from rankbench.store import Record, ResultStore
 
@@ -31,7 +31,7 @@ DONE, NOT_APPLICABLE, FAILED, STALE, MISSING, TODO = (
 )
 
 
-@dataclass
+@dataclass(repr=False)
 class PlannedCell:
     """One cell of a plan. `key` is None where data is missing or the problem or plugin is broken."""
 
@@ -57,10 +57,18 @@ class PlannedCell:
     status: str = TODO
     reason: str = ""
 
+    def __repr__(self) -> str:
+        return f"<PlannedCell {self.title}: {self.status}>"
+
     @property
     def description(self) -> dict[str, Any]:
         """What the cell is, without data."""
         return describe(self.ranker, self.dataset, self.facets, self.seed, self.wanted_threads)
+
+    @property
+    def identity(self) -> str:
+        """Row and description in one string: columns that overlap share the cell."""
+        return canonical_json([self.row, self.description])
 
     def with_seed(self, seed: int | None) -> PlannedCell:
         """The same ranker and problem with another seed."""
@@ -93,7 +101,7 @@ def place(dataset: DatasetChoice) -> dict[str, Any]:
     return dataset.description | ({} if dataset.folder is None else {"folder": dataset.folder})
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """Every cell of a benchmark, and the facets of its datasets."""
 
@@ -101,6 +109,10 @@ class Plan:
     cells: list[PlannedCell]
     facets: dict[str, list[dict[str, Any]] | None]  # by canonical dataset description
     fitted: int = 0  # cells a run has worked on, good or bad
+    accepted: int = 0  # stale cells that `accept_stale` has declared valid
+
+    def __repr__(self) -> str:
+        return f"<Plan of {self.benchmark.name}: {len(self.cells)} cells>"
 
     def to_json(self) -> dict[str, Any]:
         """What the store keeps."""
@@ -135,6 +147,7 @@ class Planner:
 
     def plan(self, benchmark: Benchmark) -> Plan:
         """Every cell, whatever part of it will be run. BenchmarkError for names and parameters that cannot be right."""
+        self.data.look_again()
         earlier = Earlier(self.store.plan(benchmark.name))
         check_metrics(self.registry, benchmark)
         problems = {canonical_json(place(column.choice)): column.choice for column in benchmark.column}
@@ -142,8 +155,9 @@ class Planner:
         cells: dict[str, PlannedCell] = {}
         for row in benchmark.row:
             for column in benchmark.column if row.ranker is not None else ():
-                for cell in self._cells(benchmark, row, column, known[canonical_json(place(column.choice))], earlier):
-                    cells.setdefault(canonical_json([cell.row, cell.description]), cell)
+                there = known[canonical_json(place(column.choice))]
+                for cell in self._cells(benchmark, row, column, there, earlier, cells):
+                    cells[cell.identity] = cell
         return Plan(benchmark, list(cells.values()), {label: one.facets for label, one in known.items()})
 
     def _known(self, choice: DatasetChoice, before: list[dict[str, Any]] | None) -> Known:
@@ -157,8 +171,15 @@ class Planner:
         return Known(before, False) if facets is None else Known(facets, True)
 
     def _cells(
-        self, benchmark: Benchmark, row: Row, column: Column, known: Known, earlier: Earlier
+        self,
+        benchmark: Benchmark,
+        row: Row,
+        column: Column,
+        known: Known,
+        earlier: Earlier,
+        planned: Mapping[str, PlannedCell],
     ) -> Iterator[PlannedCell]:
+        """The cells of one row and column that no other column has `planned`."""
         table = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
         matching = [facets for facets in known.facets or [] if column.matches(facets)]
         if known.sure and not matching:
@@ -168,6 +189,10 @@ class Planner:
         threads = row.threads or benchmark.threads
         for facets in matching or [placeholder(column)]:
             first = PlannedCell(row.label, column.choice, facets, table, seeds[0], threads)
+            if first.identity in planned:
+                if planned[first.identity].parts:
+                    check_test(benchmark, column, planned[first.identity])
+                continue
             first.timeout = row.timeout or benchmark.timeout
             first.error = built if isinstance(built, str) else known.error
             if not isinstance(built, str) and not known.error:
@@ -254,7 +279,8 @@ class Planner:
                 raise MissingData(missing_message(DatasetChoice.parse(dict(choice.fit_on)), lacking))
             parts = self.data.fitting_on_parts(dict(choice.fit_on), cell.dataset, cell.facets)
         learned = fitted_on(parts, feature.uses) if feature.learned() else None
-        return {**feature_key(self.registry, choice, learned, self._file), "normalize": choice.normalize}
+        parts = feature_key(self.registry, choice, learned, self._file, summary["names"])
+        return {**parts, "normalize": choice.normalize}
 
     def _file(self, file: File) -> str:
         path = self.data.root / file
@@ -365,12 +391,12 @@ def values(plugin: Any) -> list[Any]:
 
 def check_metrics(registry: Registry, benchmark: Benchmark) -> None:
     """BenchmarkError for a metric no column can be filled with."""
-    for number, column in enumerate(benchmark.column, 1):
+    for column in benchmark.column:
         table = named(column.metric)
         try:
             registry.build("metrics", table["name"], {k: v for k, v in table.items() if k != "name"})
         except BenchmarkError as error:
-            raise BenchmarkError(f"benchmark {benchmark.name}, column {number}: {error}") from error
+            raise BenchmarkError(f"{benchmark.metric_place(column)}: {error}") from error
 
 
 def check_test(benchmark: Benchmark, column: Column, cell: PlannedCell) -> None:
@@ -395,9 +421,16 @@ def no_match(benchmark: Benchmark, column: Column, known: list[dict[str, Any]]) 
             if value not in seen.setdefault(key, []):
                 seen[key].append(value)
     there = "; ".join(f"{key} is one of {', '.join(map(str, found[:12]))}" for key, found in seen.items()) or "none"
+    meant = ""
+    for key, value in column.where.items():
+        if key not in seen:
+            meant = meant or did_you_mean(key, list(seen))
+        for one in value if isinstance(value, list) else [value]:
+            if one not in seen.get(key, [one]):
+                meant = meant or did_you_mean(str(one), list(map(str, seen[key])))
     return (
         f"benchmark {benchmark.name}, column {column.label!r}: no problem of {column.choice.label} matches "
-        f"where = {column.where}. Its facets: {there}."
+        f"where = {as_toml(column.where)}.{meant} Its facets: {there}."
     )
 
 

@@ -9,7 +9,7 @@ top: a plugin is listed and planned without them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rankbench.errors import DataError, NotApplicable
+from rankbench.errors import DataError, NotApplicable, PluginError
 from rankbench.images import Images
 from rankbench.pairs import Pairs
 from rankbench.problem import Problem
@@ -102,6 +102,10 @@ class Resources:
     gpu: Literal[0, 1] = 0
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        if self.gpu not in (0, 1) or self.threads < 1:
+            raise DataError(f"resources: gpu is 0 or 1 and threads at least 1, not {self.gpu} and {self.threads}.")
+
 
 # ------------------------------------------------------------------------------------------------------------- run
 
@@ -181,8 +185,9 @@ class Dataset:
     A simple author writes only `problems`. A large dataset overrides `facets` (known without data where fixed),
     `problem` and `needs`, so that planning needs no data and one of many problems loads alone.
 
-    `folder` is the default folder under the data root (None: the plugin's name; "": no folder, as for data that ships
-    with a package). A random split is a facet (`split = 0, 1, 2`), a property of the data, never a training seed.
+    `folder` is the default folder under the data root (None: the plugin's name). A dataset that reads no files, because
+    its images are drawn or ship with a package, sets `folder = ""`: nothing is looked for then. A random split is a
+    facet (`split = 0, 1, 2`), a property of the data, never a training seed.
     """
 
     version: ClassVar[str] = "1"
@@ -196,17 +201,30 @@ class Dataset:
 
     def facets(self, root: Path) -> list[dict[str, Any]]:
         """The facets of every problem."""
-        return [dict(problem.facets) for problem in self.problems(root)]
+        return [dict(problem.facets) for problem in self._yielded(root)]
 
     def problem(self, root: Path, facets: Mapping[str, Any]) -> Problem:
         """The problem with these facets."""
-        for problem in self.problems(root):
+        for problem in self._yielded(root):
             if dict(problem.facets) == dict(facets):
                 return problem
         raise DataError(f"{type(self).__name__} has no problem with facets {dict(facets)}.")
 
+    def _yielded(self, root: Path) -> Iterator[Problem]:
+        found: Any = self.problems(root)
+        where = f"{type(self).__module__}.{type(self).__qualname__}: problems()"
+        if not isinstance(found, Iterable):
+            raise PluginError(f"{where} gave {type(found).__name__}; it must yield rankbench.Problem.")
+        for problem in found:
+            if not isinstance(problem, Problem):
+                raise PluginError(f"{where} yielded {type(problem).__name__}; it must yield rankbench.Problem.")
+            yield problem
+
     def needs(self, root: Path) -> list[Need]:
-        """Paths looked for, found or not, and where to get them."""
+        """Paths looked for, found or not, and where to get them; without all of them the dataset is "missing data".
+
+        By default the folder `root`, or nothing where `folder = ""`: a dataset that reads no files.
+        """
         return [] if self.folder == "" else [Need(root, root.exists(), self.get)]
 
 
@@ -254,7 +272,7 @@ class Ranker(Learner):
 
     def compare(self, images: Images, pairs: Pairs, run: Run) -> Floats:
         """(m,) margins, left's lead. Override only if both images must be seen together; `pairs` has no labels."""
-        scores = self.score(images, run)
+        scores = np.asarray(self.score(images, run), dtype=np.float64)
         return scores[pairs.left] - scores[pairs.right]
 
     def needs_images(self) -> bool:
@@ -322,13 +340,14 @@ class Metric:
     """A pure function of what was judged, in natural units.
 
     Class attributes:
-        percent: whether a table shows it times 100. higher_is_better: which way is better. decimals: shown digits.
+        percent: whether a table shows it times 100. higher_is_better: which way is better. decimals: shown digits,
+            by default 2 for percent and 3 otherwise.
     """
 
     version: ClassVar[str] = "1"
     percent: ClassVar[bool] = False
     higher_is_better: ClassVar[bool] = True
-    decimals: ClassVar[int] = 3
+    decimals: ClassVar[int | None] = None
 
     def __call__(self, judged: Judged) -> float:
         """The value. Raises NotApplicable where it is not defined."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankbench.errors import DataError, NotApplicable
+from rankbench.errors import DataError, NotApplicable, counted
 from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, digest_order
 from rankbench.pairs import Pairs, coin, indices, sorted_pairs
 
@@ -98,7 +98,8 @@ class Problem:
             if len(shared):
                 example = self.images.names[shared[0]] if self.images.names else shared[0]
                 raise DataError(
-                    f"{self.where}: {len(shared)} images are in training and in test {name!r} (first: {example}). "
+                    f"{self.where}: {counted(len(shared), 'image')} both in training and in test {name!r} "
+                    f"(first: {example}). "
                     'Split by image, or give the problem a reason: overlap = "…".'
                 )
 
@@ -181,7 +182,7 @@ class Problem:
         parts = [self.images.fingerprint, "" if self.train is None else self.train.digest]
         parts += [part for name in sorted(self.tests) for part in (name, self.tests[name].digest)]
         parts += [digest_of([array_bytes(self.training_rows())])]
-        return digest_of(part.encode() for part in [*parts, self.overlap or ""])
+        return digest_of(part.encode() for part in [*parts, "" if self.overlap is None else "overlap"])
 
     # -- what a plugin is handed (from a canonical problem)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, STALE, PlannedCell, Planner
@@ -38,7 +38,10 @@ def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Record]]
     if not stored:
         return "nothing is stored yet"
     mine = flat(cell.parts)
-    key, record = min(stored, key=lambda one: nearness(mine, flat(one[1]["key_parts"])))
+    same = [one for one in stored if flat(one[1]["key_parts"]).get("ranker.name") == mine.get("ranker.name")]
+    if not same:
+        return f"not stored, and no cell of ranker {cell.ranker['name']!r} is"
+    key, record = min(same, key=lambda one: differing(mine, flat(one[1]["key_parts"])))
     nearest = flat(record["key_parts"])
     lines = [f"not stored; the nearest stored cell is {key[:12]} of row {record['row']!r}, which differs in:"]
     lines += [
@@ -49,10 +52,31 @@ def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Record]]
     return "\n".join(lines)
 
 
-def nearness(mine: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, bool]:
-    """Smaller is nearer: in how many parts two keys differ, then whether they are of different rankers."""
-    differing = sum(mine.get(name) != other.get(name) for name in mine.keys() | other.keys())
-    return differing, mine.get("ranker.name") != other.get("ranker.name")
+def failures(cells: Sequence[PlannedCell]) -> list[tuple[str, str]]:
+    """Each cause of failed cells once, after whose it is: `: Title`, or ` (8 cells)`."""
+    by_cause: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        if cell.status == FAILED:
+            by_cause.setdefault(cell.reason, []).append(cell)
+    return [(whose(failed), cause) for cause, failed in by_cause.items()]
+
+
+def whose(cells: list[PlannedCell]) -> str:
+    rows = {cell.row for cell in cells}
+    if len(cells) == 1:
+        return f": {cells[0].title}"
+    return f" ({len(cells)} cells{f' of {rows.pop()}' if len(rows) == 1 else ''})"
+
+
+def lacking(cells: Sequence[PlannedCell]) -> list[str]:
+    """What data is missing, each path once: without the messages that a longer one contains."""
+    texts = {cell.missing: set(cell.missing.splitlines()) for cell in cells if cell.status == MISSING}
+    return [text for text, lines in texts.items() if not any(lines < others for others in texts.values())]
+
+
+def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    """In how many parts two keys differ."""
+    return sum(mine.get(name) != other.get(name) for name in mine.keys() | other.keys())
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

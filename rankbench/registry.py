@@ -6,15 +6,19 @@ is an error only where a benchmark needs it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 import json
+import re
+import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, metadata
-from types import ModuleType
-from typing import Any, get_type_hints
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pluggy
 
@@ -96,12 +100,13 @@ class Registry:
         """Every plugin found through the entry-point group `rankbench`."""
         registry = cls()
         for point in sorted(
-            metadata.entry_points(group="rankbench"), key=lambda p: (p.dist.name if p.dist else "", p.name)
+            metadata.entry_points(group="rankbench"), key=lambda p: ((p.dist.name or "") if p.dist else "", p.name)
         ):
-            name = point.dist.name if point.dist else point.value
+            name = (point.dist.name if point.dist else None) or point.value
             version = point.dist.version if point.dist else ""
             try:
-                loaded = point.load()
+                with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints is no part of our output
+                    loaded = point.load()
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise
@@ -132,7 +137,13 @@ class Registry:
             self.broken.append(Broken(distribution, entry_point, message, traceback.format_exc()))
             return
         for (kind, name), target in found.items():
-            self._claim(Plugin(kind, name, target, distribution, version, packages | {entry_top(plugin)}), entry_point)
+            brought = Plugin(kind, name, target, distribution, version, packages | {entry_top(plugin)})
+            complaint = unfit(brought)
+            if complaint:
+                names = frozenset([(kind, name)])
+                self.broken.append(Broken(distribution, entry_point, f"{kind[:-1]} {name!r} {complaint}", names=names))
+            else:
+                self._claim(brought, entry_point)
 
     def _claim(self, plugin: Plugin, entry_point: str) -> None:
         key = (plugin.kind, plugin.name)
@@ -198,6 +209,27 @@ def own_packages(point: metadata.EntryPoint) -> frozenset[str]:
     return frozenset(tops | set((listed or "").split()) | {top.removesuffix(".py") for top in files}) - {"rankbench"}
 
 
+def unfit(plugin: Plugin) -> str:
+    """What is wrong with a plugin's name or class, as far as it can be told without an import; else empty."""
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", plugin.name):
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", plugin.name)
+        kebab = "-".join(words).lower()
+        return "is not named in kebab case" + (f"; call it {kebab!r}" if kebab else "")
+    if isinstance(plugin.target, type) and not issubclass(plugin.target, base_of(plugin.kind)):
+        return (
+            f"is no {plugin.kind[:-1]}: its class {plugin.qualname} must inherit rankbench.{plugin.kind[:-1].title()}"
+        )
+    return ""
+
+
+def base_of(kind: str) -> type:
+    """The class that plugins of a kind inherit."""
+    from rankbench import plugin
+
+    base: type = getattr(plugin, kind[:-1].title())
+    return base
+
+
 def check_hooks(plugin: Any) -> None:
     """PluginError for a function marked as a hook that no hook is named like."""
     from rankbench.hooks import Hooks
@@ -243,8 +275,9 @@ def build(cls: type, parameters: Mapping[str, Any], who: str) -> Any:
     fields = parameter_fields(cls)
     for name in parameters:
         if name not in fields:
-            known = ", ".join(fields) or "none"
-            raise BenchmarkError(f"{who} has no parameter {name!r}.{did_you_mean(name, list(fields))} It has: {known}.")
+            none = "none. Parameters are dataclass fields: is @dataclass missing?"
+            known = f"{', '.join(fields)}." if fields else none
+            raise BenchmarkError(f"{who} has no parameter {name!r}.{did_you_mean(name, list(fields))} It has: {known}")
     values = {name: convert(value, fields[name], f"{who}, parameter {name!r}") for name, value in parameters.items()}
     try:
         return cls(**values)
@@ -271,6 +304,64 @@ def fields_of(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as a benchmark file sets it: its type in words and, unless it is required, its default as JSON."""
+
+    name: str
+    type: str
+    required: bool
+    default: Any
+
+    @property
+    def shown(self) -> str:
+        """The default as a benchmark file would write it."""
+        return "required" if self.required else "not set" if self.default is None else as_toml(self.default)
+
+
+def parameters_of(cls: type) -> list[Parameter]:
+    """Every parameter of a plugin class, in the order of its fields."""
+    found = []
+    for name, annotation in parameter_fields(cls).items():
+        entry = next(f for f in dataclasses.fields(cls) if f.name == name)
+        given = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+        required = given is dataclasses.MISSING
+        found.append(Parameter(name, in_words(annotation), required, None if required else plain(given)))
+    return found
+
+
+def description(cls: type) -> str:
+    """A plugin class's own docstring; empty where it has none."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    return "" if text.startswith(f"{cls.__name__}(") else text  # what @dataclass puts in place of a missing one
+
+
+def in_words(annotation: Any) -> str:
+    """A parameter's type for readers of a benchmark file."""
+    from rankbench.plugin import Features, File
+
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(map(as_toml, inner))
+    if origin in (Union, UnionType):
+        return " or ".join(in_words(one) for one in inner if one is not NoneType)
+    if (origin or annotation) in (list, tuple):
+        kinds = dict.fromkeys(in_words(one) for one in inner if one is not ...)
+        return "list" + (f" of {', '.join(kinds)}" if kinds else "")
+    names: dict[Any, str] = {Features: "features", File: "file", str: "string", dict: "table"}
+    return names.get(origin or annotation) or str(getattr(annotation, "__name__", annotation))
+
+
+def as_toml(value: Any) -> str:
+    """JSON values as a benchmark file writes them on one line."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{key} = {as_toml(part)}" for key, part in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def convert(value: Any, annotation: Any, who: str) -> Any:
     import msgspec
 
@@ -289,6 +380,8 @@ def convert(value: Any, annotation: Any, who: str) -> Any:
         return msgspec.convert(value, annotation, strict=True, dec_hook=custom)
     except (msgspec.ValidationError, DataError, TypeError) as error:
         reason = str(error)[:1].lower() + str(error)[1:].rstrip(".")
+        if reason.startswith("invalid enum value"):
+            reason = f"expected {in_words(annotation)}"
         raise BenchmarkError(f"{who}: {reason}; got {value!r}.") from error
 
 

@@ -9,8 +9,9 @@ import json
 import re
 import textwrap
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -99,7 +100,9 @@ def render_all(tables: list[Table], form: str, terminal: bool = False) -> str:
         return json.dumps([as_values(table) for table in tables], indent=1, ensure_ascii=False) + "\n"
     if form == "csv":
         return as_csv(tables)
-    pages = [Page(table, STYLES["terminal" if form == "text" and terminal else form]) for table in tables]
+    titles = Counter(table.title for table in tables)
+    told = [replace(t, title=f"{t.title} ({t.name})") if titles[t.title] > 1 and t.name else t for t in tables]
+    pages = [Page(table, STYLES["terminal" if form == "text" and terminal else form]) for table in told]
     if form == "html":
         return as_html(pages)
     return "\n".join({"text": as_text, "markdown": as_markdown, "latex": as_latex}[form](page) for page in pages)
@@ -237,30 +240,41 @@ def decimal(value: float, head: Head) -> str:
 def as_text(page: Page) -> str:
     from tabulate import tabulate
 
-    heads = ["\n".join(textwrap.wrap(head, HEAD_WIDTH, break_long_words=False)) for head in page.heads]
+    heads = page.heads
     if any(page.groups):
         heads = [f"{group}\n{head}" for group, head in zip(page.groups, heads, strict=True)]
     columns = [aligned(list(places), page.style) for places in zip(*page.places, strict=True)]
     rows = [[label, *row] for label, row in zip(page.labels, zip(*columns, strict=True), strict=True)]
     align = ("left", *("right" for _ in heads))
     body = tabulate(rows, ["", *heads], "simple", colalign=align, disable_numparse=True).replace(PAD, " ")
+    if max(map(visible, body.splitlines())) > TEXT_WIDTH:  # then heads go on in the next line
+        heads = ["\n".join(folded(line) for line in head.split("\n")) for head in heads]
+        body = tabulate(rows, ["", *heads], "simple", colalign=align, disable_numparse=True).replace(PAD, " ")
     legend = [textwrap.fill(line, TEXT_WIDTH, subsequent_indent="  ") for line in page.legend]
     return "\n".join([page.title, "", *(line.rstrip() for line in body.splitlines()), "", *legend]) + "\n"
 
 
+def folded(text: str) -> str:
+    """A head in lines of about HEAD_WIDTH characters."""
+    return "\n".join(textwrap.wrap(text, HEAD_WIDTH, break_long_words=False))
+
+
 def aligned(places: list[Place], style: Style) -> list[str]:
-    """A column whose numbers, spreads and signs stand below each other."""
+    """A column whose numbers and spreads stand below each other; signs follow at once, a mark's too."""
     star = PAD if any(place.best for place in places) and style.best != "Bold" else ""
-    numbers, spreads, signs = (
-        max(len(getattr(place, part)) for place in places) for part in ("number", "spread", "signs")
-    )
-    return [
-        PAD * (numbers - len(place.number))
-        + (style.bold(place.number) if place.best else star + place.number + star)
-        + place.spread.ljust(spreads, PAD)
-        + place.signs.ljust(signs, PAD)
-        for place in places
-    ]
+    numbers, spreads = (max(len(getattr(place, part)) for place in places) for part in ("number", "spread"))
+    texts = []
+    for place in places:
+        number = style.bold(place.number) if place.best else star + place.number + (star if place.spread else "")
+        spread = place.spread and place.spread.ljust(spreads, PAD)
+        texts.append(PAD * (numbers - len(place.number)) + number + spread + place.signs)
+    width = max(map(visible, texts))
+    return [text + PAD * (width - visible(text)) for text in texts]
+
+
+def visible(text: str) -> int:
+    """Characters of a line that a terminal shows."""
+    return len(re.sub(r"\x1b\[\d+m", "", text))
 
 
 def as_markdown(page: Page) -> str:
@@ -343,7 +357,8 @@ def html_table(page: Page) -> list[str]:
 
 def as_values(table: Table) -> dict[str, Any]:
     """Everything as JSON values, unrounded."""
-    return {"title": table.title, "source": table.source, "notes": table.notes, "entries": entry_values(table)}
+    about = {"benchmark": table.name, "title": table.title, "source": table.source, "notes": table.notes}
+    return {**about, "entries": entry_values(table)}
 
 
 def entry_values(table: Table) -> list[dict[str, Any]]:
@@ -374,7 +389,7 @@ def entry_values(table: Table) -> list[dict[str, Any]]:
 def as_csv(tables: list[Table]) -> str:
     """One line an entry."""
     lines = [
-        {"title": table.title, **entry, "notes": "; ".join(entry["notes"])}
+        {"benchmark": table.name, "title": table.title, **entry, "notes": "; ".join(entry["notes"])}
         for table in tables
         for entry in entry_values(table)
     ]

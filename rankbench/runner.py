@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rankbench.benchmark import Benchmark
+from rankbench.cell import TestSet
 from rankbench.errors import BenchmarkError
 from rankbench.loading import Data
 from rankbench.machine import git_provenance, visible_gpus
@@ -89,11 +90,16 @@ class Runner:
         self.data = Data(self.registry, options.data_root, options.cache_root)
         self.planner = Planner(self.registry, self.data, self.store)
 
+    def __repr__(self) -> str:
+        return f"<Runner of {self.options}>"
+
     def plan(self, benchmark: Benchmark) -> Plan:
         """What there is to do; stores nothing but memos in the cache."""
         labels = [row.label for row in benchmark.row]
         if not any(fnmatch.fnmatchcase(label, self.options.only) for label in labels):
-            raise BenchmarkError(f"--only {self.options.only!r} matches no row. The rows are: {', '.join(labels)}.")
+            raise BenchmarkError(
+                f"--only {self.options.only!r} matches no row. The rows are:\n  " + "\n  ".join(labels)
+            )
         return self.planner.plan(benchmark)
 
     def selected(self, plan: Plan) -> list[PlannedCell]:
@@ -132,22 +138,35 @@ class Runner:
             self._accept(plan)
         self.store.save_plan(benchmark.name, plan.to_json())
         due = self.due(plan)
-        plan.fitted = len(due)
+        self._restore_tests(plan)
         if not due:
             return plan
         if gpus is None:
             gpus = visible_gpus(options.device, options.gpus)
         tasks = [self._task(plan, cell, bool(gpus)) for cell in due]
         threads = options.jobs or os.cpu_count() or 1
-        slots = Slots(tasks, threads, gpus, Progress(len(tasks), options.quiet), self.store)
+        slots = Slots(tasks, threads, gpus, Progress([cell.row for cell in due], options.quiet), self.store)
         try:
             if options.in_process:
                 slots.run_here(Workshop.open(tasks[0]["place"], self.registry))
             else:
                 slots.run()
         finally:
+            plan.fitted = slots.progress.fitted
             self.rejudge(plan, slots.failed)
         return plan
+
+    def _restore_tests(self, plan: Plan) -> None:
+        """Store again the test sets of stored cells that have gone or are damaged: that needs data, but no fit."""
+        lacking: dict[str, PlannedCell] = {}
+        for cell in plan.cells:
+            for digest in cell.tests.values() if cell.parts and cell.status in (DONE, STALE) else ():
+                lacking.setdefault(digest, cell)
+        for digest, cell in lacking.items():
+            if not self.store.has_test(digest):
+                problem = self.data.problem(cell.dataset, cell.facets)
+                for name in problem.tests:
+                    self.store.save_test(TestSet.of(problem, name)[0])
 
     def rejudge(self, plan: Plan, failed: Mapping[str, str]) -> None:
         """Read every cell's status from the store again; what failed just now has failed, whatever is stored."""
@@ -163,6 +182,7 @@ class Runner:
                 record = self.store.record(cell.key) or {}
                 self.store.accept(cell.key, edit_of({**record["sources"], **cell.sources}))
                 self.planner.judge(cell)
+                plan.accepted += 1
 
     def _task(self, plan: Plan, cell: PlannedCell, gpus: bool) -> Task:
         benchmark, options = plan.benchmark, self.options
@@ -200,7 +220,7 @@ class Runner:
             "device": "cuda" if cell.gpu and gpus else "cpu",
             "gpu": None,
             "timeout": cell.timeout,
-            "folder": str(options.cache_root / "running" / str(cell.key)),
+            "folder": str(options.cache_root / "running" / f"{cell.key}-{edit_of(cell.sources)[:12]}"),
             "keep": benchmark.keep,
             "first_seed": cell.seed in (None, benchmark.seeds[0]),
             "replace": cell.status in (STALE, DONE, NOT_APPLICABLE),

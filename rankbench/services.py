@@ -66,18 +66,25 @@ def file_parameters(plugin: Any) -> dict[str, File]:
 
 
 def feature_key(
-    registry: Registry, choice: FeatureChoice, learned_from: str | None, file_digest: Callable[[File], str]
+    registry: Registry,
+    choice: FeatureChoice,
+    learned_from: str | None,
+    file_digest: Callable[[File], str],
+    names: str | None = None,
 ) -> dict[str, Any]:
     """What a feature's rows depend on, as it enters a cell's key.
 
     Args: learned_from, digest of the images and columns a learned feature sees, None for one that learns nothing;
-        file_digest, of a file that a parameter names.
+        file_digest, of a file that a parameter names; names, digest of the images' names, for a feature that reads
+        them (left out for its row store, where each row goes by its own name).
     """
     feature = build_feature(registry, choice)
     plugin = registry.find("features", choice.name)
     files = file_parameters(feature)
     parameters = {name: value for name, value in resolved(feature).items() if name not in files}
-    digests = {"files": {name: file_digest(file) for name, file in files.items()}} if files else {}
+    digests: dict[str, Any] = {"files": {name: file_digest(file) for name, file in files.items()}} if files else {}
+    if feature.by_name and names is not None:
+        digests["names"] = names
     return {
         "name": choice.name,
         "distribution": plugin.distribution,
@@ -143,8 +150,13 @@ class Services:
             self.stores[key] = RowStore(self.cache / kind / key)
         return self.stores[key]
 
-    def state_once(self, kind: str, parts: Mapping[str, Any], who: str, build: Callable[[], State]) -> State:
-        """A state of arrays and JSON values, built by one process and read by the others."""
+    def state_once(
+        self, kind: str, parts: Mapping[str, Any], who: str, build: Callable[[], State], scratch: Path
+    ) -> State:
+        """A state of arrays and JSON values, built by one process and read by the others.
+
+        Args: scratch, the builder's private folder, removed by the one who built and once the state is stored.
+        """
         folder = self.cache / kind / key_of({"core_results": CORE_RESULTS, **parts})
 
         def work() -> None:
@@ -154,6 +166,7 @@ class Services:
                 write_state(draft, state, who)
 
             write_folder(folder, fill)
+            shutil.rmtree(scratch, ignore_errors=True)
 
         once(folder.with_name(f"{folder.name}.claim"), folder.exists, work)
         return read_state(folder)
@@ -161,7 +174,7 @@ class Services:
 
 @dataclass
 class CellRun:
-    """The Run a ranker gets. See `rankbench.plugin.Run`."""
+    """What stands behind a plugin's Run (`rankbench.plugin.Run`), which it reaches through a Door alone."""
 
     services: Services
     scope: Images  # every image of the problem, with names: extraction covers all of them at once
@@ -180,6 +193,12 @@ class CellRun:
     holdouts: list[dict[str, Any]] = field(default_factory=list)
     lost: NDArray[np.bool_] | None = None
     filled: set[str] = field(default_factory=set)  # stores that hold every image of the scope
+    files: Mapping[str, File] = field(default_factory=dict)  # parameters of the plugin that name a file
+
+    @property
+    def door(self) -> Run:
+        """What the plugin itself is handed."""
+        return Door(self)
 
     @cached_property
     def rng(self) -> np.random.Generator:
@@ -226,23 +245,32 @@ class CellRun:
             parts = [self._rows(images, choice) for choice in choices]
         return parts[0] if len(parts) == 1 else SideBySide(parts)
 
-    def _rows(self, images: Images, choice: FeatureChoice) -> StoredRows:
+    def _feature(self, choice: FeatureChoice) -> tuple[Feature, dict[str, Any]]:
+        """A declared feature, and what its rows depend on, its source included."""
         registry = self.services.registry
-        feature, plugin = build_feature(registry, choice), registry.find("features", choice.name)
+        feature = build_feature(registry, choice)
         fitting = self.fitting.get(choice) if feature.learned() else None
-        self.services.located(feature)
         learned = fitted_on(fitting.parts, feature.uses) if fitting else None
         parts = feature_key(registry, choice, learned, self.services.file_digest)
-        parts["source"] = plugin.source
+        return feature, parts | {"source": registry.source("features", choice.name)}
+
+    def _rows(self, images: Images, choice: FeatureChoice) -> StoredRows:
+        feature, parts = self._feature(choice)
+        self.services.located(feature)
         folder = self.services.cache / "features" / f"{key_of(parts)}.run"
         run = replace(self.apart(int(parts["parameters"].get("seed", 0)), folder), declared=Features(), fit_digest=None)
-        run.who, run.source, run.version = str(plugin), plugin.source, parts["version"]
-        if fitting is not None:
+        run.who, run.source = str(self.services.registry.find("features", choice.name)), parts["source"]
+        run.version, run.files = parts["version"], file_parameters(feature)
+        if (fitting := self.fitting.get(choice)) is not None and feature.learned():
             self._learn(feature, fitting, parts, run)
+
+        def compute(wanted: Images, rows: Ints) -> Iterator[NDArray[np.float32]]:
+            yield from extracted(feature, wanted, rows, run)
+            shutil.rmtree(folder, ignore_errors=True)  # while no other process may be at these rows
+
         store = self.services.store("features", parts)
         ids = partial(feature_ids, feature=feature)
-        self._fill(store, images, ids, lambda wanted: lambda rows: extracted(feature, wanted, rows, run))
-        shutil.rmtree(folder, ignore_errors=True)
+        self._fill(store, images, ids, lambda wanted: partial(compute, wanted))
         return store.rows(ids(self._named(images)), choice.normalize == "l2")
 
     def _fill(self, store: RowStore, images: Images, ids: Ids, compute: Callable[[Images], Compute]) -> None:
@@ -258,16 +286,18 @@ class CellRun:
     def _learn(self, feature: Feature, fitting: Fitting, parts: Mapping[str, Any], run: CellRun) -> None:
         missing = [name for name in feature.uses if name not in fitting.images.columns]
         if missing:
-            raise NotApplicable(f"feature {parts['name']!r} needs images.columns[{missing[0]!r}]")
+            raise NotApplicable(
+                f"feature {parts['name']!r} learns from the column {missing[0]!r}, which the training images lack"
+            )
 
         def build() -> State:
             rows = np.arange(len(fitting.images))
             learner = replace(run, scope=fitting.images, filled=set(), lost=None)
             learner.fit_digest = fitted_on(fitting.parts, feature.uses)
-            feature.fit(fitting.images.take(rows, names=False, columns=feature.uses, inputs=()), learner)
+            feature.fit(fitting.images.take(rows, names=False, columns=feature.uses, inputs=()), learner.door)
             return feature.state()
 
-        feature.load(self.services.state_once("fitted", parts, self.who, build))
+        feature.load(self.services.state_once("fitted", parts, self.who, build, run.folder_path))
 
     def _scoped(self, images: Images) -> Images:
         """All images of the problem but the unreadable ones, if these images belong to it; else these."""
@@ -299,17 +329,67 @@ class CellRun:
             "threads": self.threads,
             "device": self.device.split(":")[0],
             "given": self.fit_digest,
+            **self._read(),
         }
         key = key_of(parts)
         run = self.apart(int(key[:15], 16), self.services.cache / "shared" / f"{key}.run")
         with self.clock.phase("shared"):
-            state = self.services.state_once("shared", parts, self.who, lambda: build(run))
-        shutil.rmtree(run.folder_path, ignore_errors=True)
-        return state
+            return self.services.state_once("shared", parts, self.who, lambda: build(run.door), run.folder_path)
+
+    def _read(self) -> dict[str, Any]:
+        """What else `build` may read: the features the ranker declared, and its files. Left out where there is none."""
+        features = []
+        for choice in self.declared:
+            feature, parts = self._feature(choice)
+            if feature.inputs or (feature.by_name and self.scope.names is not None):
+                parts["rows"] = digest_of([feature_ids(self.scope, feature).tobytes()])
+            features.append({**parts, "normalize": choice.normalize})
+        files = {name: self.services.file_digest(file) for name, file in self.files.items()}
+        return ({"features": features} if features else {}) | ({"files": files} if files else {})
 
     def apart(self, seed: int, folder: Path) -> CellRun:
         """A Run for work that several cells share: nothing of it is logged to whichever cell came first."""
         return replace(self, seed=seed, folder_path=folder, holdouts=[], logger=lambda step, numbers: None)
+
+
+class Door:
+    """The Run a plugin gets: its services and nothing behind them, where names, columns and tests are."""
+
+    __slots__ = ("_run", "device", "seed", "threads")
+
+    def __init__(self, run: CellRun) -> None:
+        self._run = run
+        self.seed, self.device, self.threads = run.seed, run.device, run.threads
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Generator seeded from the seed."""
+        return self._run.rng
+
+    @property
+    def folder(self) -> Path:
+        """Private folder, made when asked for."""
+        return self._run.folder
+
+    def features(self, images: Images, names: Features | Sequence[Any] | str) -> Rows:
+        """(n, d) float32 rows of the named features."""
+        return self._run.features(images, names)
+
+    def pixels(self, images: Images, size: int, fit: Fit = "stretch") -> Rows:
+        """(n, size, size, 3) uint8."""
+        return self._run.pixels(images, size, fit)
+
+    def log(self, step: float, **numbers: float) -> None:
+        """Store a point of the curves."""
+        self._run.log(step, **numbers)
+
+    def holdout(self, images: Images, pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
+        """Pairs to fit and pairs held out."""
+        return self._run.holdout(images, pairs, share)
+
+    def shared(self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State]) -> State:
+        """An artefact several cells need, built once."""
+        return self._run.shared(name, parameters, build)
 
 
 def image_ids(images: Images) -> NDArray[np.uint8]:
@@ -346,7 +426,7 @@ def extracted(feature: Feature, images: Images, rows: Ints, run: CellRun) -> Ite
         view = images.take(
             padded, names=feature.by_name, columns=(), inputs=[n for n in feature.inputs if n in images.inputs]
         )
-        found = np.asarray(feature.extract(view, run))
+        found = np.asarray(feature.extract(view, run.door))
         if found.ndim != 2 or len(found) != size or found.dtype != np.float32 or width not in (None, found.shape[1]):
             raise PluginError(
                 f"{run.who}: extract must give ({size}, {width or 'd'}) float32, not {found.shape} {found.dtype}."

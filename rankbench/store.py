@@ -11,9 +11,11 @@ No file is appended to or rewritten in place. Merging two stores is copying one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,18 +56,18 @@ class ResultStore:
 
     def has(self, key: str) -> bool:
         """Whether the cell is stored (succeeded, or not applicable)."""
-        return (self.cell(key) / "record.json").exists()
+        return self.record(key) is not None
 
     def record(self, key: str) -> Record | None:
-        """A stored cell's record, or None."""
-        path = self.cell(key) / "record.json"
-        return dict(read_json(path)) if path.exists() else None
+        """A stored cell's record, or None; a damaged one counts as not there, and is replaced by the next run."""
+        return whole_record(self.cell(key) / "record.json")
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Every stored cell."""
         for path in sorted((self.root / "cells").glob("*/record.json")):
-            if not path.parent.name.startswith("."):
-                yield path.parent.name, dict(read_json(path))
+            record = None if path.parent.name.startswith(".") else whole_record(path)
+            if record is not None:
+                yield path.parent.name, record
 
     def save(
         self,
@@ -101,7 +103,7 @@ class ResultStore:
                     (draft / "model").rmdir()
             (draft / "record.json").write_text(spelled(record))
 
-        return write_folder(self.cell(key), fill, replace)
+        return write_folder(self.cell(key), fill, replace or not self.has(key))
 
     def outcome(self, key: str, test: str) -> Outcome:
         """A stored cell's outcome on one of its tests."""
@@ -152,14 +154,14 @@ class ResultStore:
     def failure(self, key: str) -> Record | None:
         """The last failed attempt, or None."""
         attempts = sorted(p for p in (self.root / "failures" / key).glob("*/record.json") if p.parent.name[0] != ".")
-        return dict(read_json(attempts[-1])) if attempts else None
+        return next(filter(None, map(whole_record, reversed(attempts))), None)
 
     # -- test sets
 
     def save_test(self, test: TestSet) -> str:
-        """Store a test set under its digest, once. Returns the digest."""
+        """Store a test set under its digest, once; a damaged one is replaced. Returns the digest."""
         path = self.root / "tests" / test.digest
-        if path.exists():
+        if self.has_test(test.digest):
             return test.digest
         pairs, n = test.pairs, len(test.digests)
         steps = np.diff(pairs.left.astype(np.int64) * n + pairs.right, prepend=0)  # sorted pairs: small numbers
@@ -174,8 +176,17 @@ class ResultStore:
             names = {"names": test.names, "sided": dict(pairs.sided), "pairs": len(pairs), "images": n}
             (draft / "test.json").write_text(json.dumps(names))
 
-        write_folder(path, fill)
+        write_folder(path, fill, replace=path.exists())
         return test.digest
+
+    def has_test(self, digest: str) -> bool:
+        """Whether a test set is stored and not cut short."""
+        path = self.root / "tests" / digest
+        try:
+            read_json(path / "test.json")
+        except (StoreError, OSError):
+            return False
+        return zipfile.is_zipfile(path / "test.npz")
 
     def test(self, digest: str) -> TestSet:
         """A stored test set."""
@@ -200,7 +211,7 @@ class ResultStore:
         newest = self.plan(benchmark)
         if newest is not None and canonical_json({**newest, "number": 0}) == canonical_json({**plan, "number": 0}):
             return int(newest["number"])
-        number = 1 + (int(newest["number"]) if newest else 0)
+        number = 1 + max([int(path.stem) for path in self._plans(benchmark)], default=0)
         while True:
             path = self.root / "plans" / benchmark / f"{number:06d}.json"
             if write_file(path, json.dumps({**plan, "number": number}, indent=1, sort_keys=True), replace=False):
@@ -208,18 +219,39 @@ class ResultStore:
             number += 1  # another runner took it
 
     def plan(self, benchmark: str) -> dict[str, Any] | None:
-        """The newest plan of a benchmark, or None."""
-        numbered = sorted((self.root / "plans" / benchmark).glob("[0-9]*.json"))
-        return dict(read_json(numbered[-1])) if numbered else None
+        """The newest plan of a benchmark that is not damaged, or None."""
+        for path in reversed(self._plans(benchmark)):
+            with contextlib.suppress(StoreError, OSError):
+                plan = read_json(path)
+                if isinstance(plan, dict) and plan:
+                    return plan
+        return None
+
+    def _plans(self, benchmark: str) -> list[Path]:
+        numbered = (self.root / "plans" / benchmark).glob("[0-9]*.json")
+        return sorted((path for path in numbered if path.stem.isdecimal()), key=lambda path: int(path.stem))
 
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks that were ever run into this store."""
-        return sorted(path.name for path in (self.root / "plans").glob("*") if path.is_dir())
+        return sorted(path.name for path in (self.root / "plans").glob("*") if self.plan(path.name) is not None)
+
+
+def whole_record(path: Path) -> Record | None:
+    """A record, or None where there is none or it is damaged."""
+    with contextlib.suppress(StoreError, OSError):
+        record = read_json(path)
+        if isinstance(record, dict) and record:
+            return record
+    return None
 
 
 def spelled(record: Record) -> str:
     """A record as indented JSON with sorted keys."""
-    return msgspec.json.format(json.dumps(record, sort_keys=True), indent=1)  # json's own indent costs 5 times as much
+    text = json.dumps(record, sort_keys=True)
+    try:
+        return msgspec.json.format(text, indent=1)  # json's own indent costs 5 times as much
+    except msgspec.DecodeError:  # half a character, from a path that is no Unicode
+        return json.dumps(record, sort_keys=True, indent=1)
 
 
 def smallest(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,15 @@ class Slots:
         try:
             for task in self.tasks:
                 gpu = self.gpus[0] if task["device"] == "cuda" else None
-                record = execute(shop, {**task, "gpu": gpu})
+                self.progress.started(task["title"], task["about"]["row"])
+                record = execute(shop, {**task, "gpu": gpu}, self._heard)
                 self._finished(task, record["status"], record.get("error", {}).get("message", ""))
         finally:
             self.progress.close()
+
+    def _heard(self, message: Mapping[str, Any]) -> None:
+        if message["event"] == "begin":
+            self.progress.fitting()
 
     def run(self) -> None:
         """In parallel. Ctrl-C once finishes what is running, twice stops it."""
@@ -90,11 +95,14 @@ class Slots:
         threads, gpus = self.threads, list(self.gpus)
         running: dict[concurrent.futures.Future[None], tuple[int, str | None]] = {}
         interrupted = False
-        while self.tasks or self.later or running:
+        while self.tasks or running or (self.later and not interrupted):
             try:
                 if not self.tasks and not interrupted:
-                    self.tasks, self.later = [{**task, "wait": True} for task in self.later], []
-                for task in list(self.tasks) if threads else ():
+                    with self.lock:
+                        self.tasks, self.later = [{**task, "wait": True} for task in self.later], []
+                for task in list(self.tasks):
+                    if not threads:
+                        break
                     cost = min(task["threads"], self.threads)
                     if cost > threads or (task["device"] == "cuda" and not gpus):
                         continue
@@ -112,13 +120,14 @@ class Slots:
                     raise
                 interrupted, self.tasks, self.later = True, [], []
                 self.progress.say(
-                    f"Stopping: {len(running)} running cells will be finished. Ctrl-C again stops them too."
+                    f"Stopping once what runs is finished ({len(running)} now). Ctrl-C again stops that too."
                 )
         if interrupted:
             raise KeyboardInterrupt
 
     def _one(self, task: Task) -> None:
         worker = self._worker(task)
+        self.progress.started(task["title"], task["about"]["row"])
         try:
             status, message = worker.work(task, self.progress)
         except WorkerLost as lost:
@@ -134,7 +143,8 @@ class Slots:
                 else:
                     worker.dismiss()
         if status == BUSY:
-            self.later.append(task)
+            with self.lock:
+                self.later.append(task)
         else:
             self._finished(task, status, message)
 
@@ -266,13 +276,16 @@ class Worker:
                 raise self._late(task["timeout"], phase, began, since) from None
             if message is None:
                 raise self._lost(phase, began, since)
+            if message.get("key", task["key"]) != task["key"]:  # from a process that an earlier cell left behind
+                continue
             if message["event"] == "begin":
+                progress.fitting()
                 began = time.time()
                 deadline = time.monotonic() + task["timeout"] if task["timeout"] else None
             elif message["event"] == "phase":
                 phase = message["phase"]
             elif message["event"] == "log":
-                progress.logged(task["about"]["row"], message["step"], message["numbers"])
+                progress.logged(task["title"], message["step"], message["numbers"])
             elif message["event"] == "end":
                 return message["status"], message["message"]
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from rankbench.plugin import Metric
 
 TIES_WORTH_A_NOTE = 0.001  # share of ordered pairs with a predicted tie
+COUNTED = r"(?s)(?:(\d+ of \d+|\d+(?= (?:training )?(?:images?|pairs?)\b)) )?(.*)"  # a count, and what it counts
 WORST_FIRST = (FAILED, MISSING, TODO, NOT_APPLICABLE)  # a place shows the worst status of its cells
+REPORTED = "reported"  # status of a published figure in a row without a ranker
 DETERMINISTIC = "deterministic: does not depend on the seed"
 MIXED = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow")  # versions worth a note when mixed
 
@@ -41,6 +43,7 @@ class Entry:
     Attributes:
         value: mean in displayed units, None where there is none. spread: ± over seeds, None with one seed.
         deterministic: the ranker does not depend on the seed. status: of the worst of its cells.
+            In a row without a ranker: "reported", or empty where there is no figure.
         done, cells: how many of its cells are there. best: whether it is the best measured one of its column.
     """
 
@@ -80,6 +83,7 @@ class Table:
     entries: list[list[Entry]]  # row by row
     row_notes: list[list[str]]
     notes: list[str]
+    name: str = ""  # of the benchmark
 
     def frame(self) -> pd.DataFrame:
         """One row a ranker, one column a measured column, with `(sd)` and `(reported)` columns where there are any."""
@@ -123,10 +127,11 @@ class Drawer:
         metrics = [self._metric(column, benchmark) for column in benchmark.column]
         heads = []
         for column, metric in zip(benchmark.column, metrics, strict=True):
-            decimals = metric.decimals if benchmark.decimals is None else benchmark.decimals
+            shown = (benchmark.decimals, metric.decimals, 2 if metric.percent else 3)
+            decimals = next(number for number in shown if number is not None)
             name = named(column.metric)["name"]
             heads.append(Head(column.label, column.group, name, decimals, metric.higher_is_better, metric.percent))
-        table = Table(benchmark.title, benchmark.source, heads, [], [], [], [])
+        table = Table(benchmark.title, benchmark.source, heads, [], [], [], [], benchmark.name)
         for row in benchmark.row:
             table.rows.append(row.label)
             entries = [
@@ -148,14 +153,14 @@ class Drawer:
         try:
             metric: Metric = self.registry.build("metrics", table["name"], parameters)
         except BenchmarkError as error:
-            raise BenchmarkError(f"benchmark {benchmark.name}, column {column.label!r}: {error}") from error
+            raise BenchmarkError(f"{benchmark.metric_place(column)}: {error}") from error
         return metric
 
     def _entry(self, benchmark: Benchmark, row: Row, column: Column, metric: Metric, plan: Keys) -> Entry:
         address = f"{column.group}: {column.label}" if column.group else column.label
         entry = Entry(reported=row.reported.get(address) or row.reported.get(column.label))
         if row.ranker is None:
-            entry.status = DONE
+            entry.status = REPORTED if entry.reported else ""
             return entry
         ranker = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
         threads, problems = row.threads or benchmark.threads, plan.problems(column)
@@ -224,10 +229,10 @@ class Drawer:
     def _value(self, key: str, test: str, record: Record, column: Column, metric: Metric) -> float:
         """The metric of one cell, in natural units; remembered in the cache."""
         path = self._memo(key, test, column, metric)
-        if path is not None and path.exists():
-            remembered = read_json(path)
-            if "not_applicable" in remembered:
-                raise NotApplicable(remembered["not_applicable"])
+        remembered = recalled(path)
+        if "not_applicable" in remembered:
+            raise NotApplicable(remembered["not_applicable"])
+        if "value" in remembered:
             return float(remembered["value"])
         answer: dict[str, Any] = {}
         try:
@@ -249,7 +254,7 @@ class Drawer:
             value = float(metric(judged))
         except RankbenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             plugin = self.registry.find("metrics", named(column.metric)["name"])
             raise PluginError(f"{plugin} failed: {type(error).__name__}: {error}") from error
         if not math.isfinite(value):
@@ -293,6 +298,15 @@ class Drawer:
         return notes
 
 
+def recalled(path: Path | None) -> dict[str, Any]:
+    """What the cache remembers; nothing where an entry is missing or damaged."""
+    if path is not None and path.exists():
+        with contextlib.suppress(RankbenchError, OSError):
+            remembered = read_json(path)
+            return remembered if isinstance(remembered, dict) else {}
+    return {}
+
+
 class Keys:
     """A stored plan, asked by description."""
 
@@ -311,18 +325,18 @@ class Keys:
 
 
 class Remarks:
-    """Footnotes of one entry. A number that a text begins with adds up over problems, but not over seeds."""
+    """Footnotes of one entry. `37 images …` and `37 of 120 …` add up over problems, not over seeds."""
 
     def __init__(self) -> None:
-        self._counted: dict[str, dict[str, int]] = {}  # text without its number: number by problem
+        self._counted: dict[str, dict[str, tuple[int, ...]]] = {}  # text without its numbers: numbers by problem
         self._tied: list[float] = []
 
     def add(self, problem: str, text: str) -> None:
         """One remark on one problem."""
-        number, rest = re.fullmatch(r"(?s)(?:(\d+) )?(.*)", text).groups()  # type: ignore[union-attr]
+        numbers, rest = re.fullmatch(COUNTED, text).groups()  # type: ignore[union-attr]
         by_problem = self._counted.setdefault(rest, {})
-        if number is not None:
-            by_problem[problem] = max(int(number), by_problem.get(problem, 0))
+        if numbers is not None:
+            by_problem[problem] = max(tuple(map(int, numbers.split(" of "))), by_problem.get(problem, ()))
 
     def tied(self, share: float) -> None:
         """Share of a cell's ordered pairs that got no order."""
@@ -330,7 +344,10 @@ class Remarks:
 
     def notes(self) -> list[str]:
         """The footnotes, in the order they came up."""
-        notes = [f"{sum(numbers.values())} {text}" if numbers else text for text, numbers in self._counted.items()]
+        notes = []
+        for text, numbers in self._counted.items():
+            total = " of ".join(str(sum(column)) for column in zip(*numbers.values(), strict=False))
+            notes.append(f"{total} {text}" if total else text)
         if max(self._tied, default=0.0) > TIES_WORTH_A_NOTE:
             mean = math.fsum(self._tied) / len(self._tied)
             notes.append(f"predicted ties: {100 * mean:.3g} % of the ordered pairs")

@@ -17,21 +17,19 @@ import dataclasses
 import random
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankbench.errors import MissingData, NotApplicable
+from rankbench.errors import MissingData, NotApplicable, raised_at
 from rankbench.files import read_state, write_state
 from rankbench.images import Images, array_bytes
 from rankbench.loading import Data, DatasetChoice, missing_message
-from rankbench.pairs import Pairs, coin
+from rankbench.pairs import Pairs
 from rankbench.plugin import Dataset, Feature, Judged, Metric, Ranker
 from rankbench.problem import Problem
 from rankbench.registry import Registry, resolved
@@ -39,7 +37,7 @@ from rankbench.services import CellRun
 from rankbench.toys import Bench as Bench
 from rankbench.toys import accuracy as accuracy
 from rankbench.toys import bright_squares as bright_squares
-from rankbench.toys import disguised, fresh, odd_images, spread
+from rankbench.toys import disguised, fresh, odd_images, spies, spread, tolerance, undeclared
 
 LEARNED = 0.8  # pairwise accuracy a learner must reach on the bright squares
 MIXED_BATCH = 1e-4  # how far a score may move with its neighbors, relative to the spread of the scores
@@ -73,11 +71,19 @@ class Findings(list[Finding]):
         except AssertionError as error:
             self.append(Finding(name, False, str(error)))
         except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}, line {last.lineno}"
-            self.append(Finding(name, False, f"{type(error).__name__}: {error} ({where})"))
+            self.append(Finding(name, False, f"{type(error).__name__}: {error}{raised_at(error)}"))
         else:
             self.append(Finding(name, True))
+
+    def declared(self, make: Callable[[], Any], kind: type) -> bool:
+        """The first requirement on any plugin: what it inherits, and that all its parameters are dataclass fields."""
+        with self.requirement(f"is a rankbench.{kind.__name__} with JSON parameters"):
+            one = make()
+            assert isinstance(one, kind), f"{type(one).__name__} does not inherit rankbench.{kind.__name__}"
+            loose = ", ".join(map(repr, undeclared(type(one))))
+            assert not loose, f"{loose} is no parameter. Parameters are dataclass fields: is @dataclass missing?"
+            resolved(one)
+        return self[-1].good
 
     def settle(self) -> None:
         """AssertionError naming every broken requirement."""
@@ -103,10 +109,7 @@ def ranker_findings(make: Callable[[], Ranker], registry: Registry | None = None
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), registry, data)
         problem = bright_squares().canonical()
-        with found.requirement("is a rankbench.Ranker with JSON parameters"):
-            assert isinstance(make(), Ranker), f"{type(make()).__name__} does not inherit rankbench.Ranker"
-            resolved(make())
-        if not found[-1].good:
+        if not found.declared(make, Ranker):
             return found
         fitted: list[tuple[Ranker, CellRun]] = []
         with found.requirement("fits a small problem and returns itself"):
@@ -130,10 +133,8 @@ def ranker_requirements(
 ) -> None:
     """Requirements on a ranker that has been fitted."""
     margins = np.zeros(0)
-    with found.requirement("gives finite float64 of the right shape"):
+    with found.requirement("gives finite numbers of the right shape"):
         margins = bench.margins(ranker, problem, run)
-        given = raw_answer(bench, ranker, problem)
-        assert given.dtype == np.float64, f"gave {given.dtype}; it must be float64"
     if not len(margins):
         return
     with found.requirement("same seed, same scores on CPU"):
@@ -185,19 +186,11 @@ def handed(problem: Problem, ranker: Ranker) -> tuple[Images, Pairs]:
     return images, next(iter(problem.tests.values())).reindexed(position).without_labels(ranker.inputs)
 
 
-def raw_answer(bench: Bench, ranker: Ranker, problem: Problem) -> NDArray[Any]:
-    """What the ranker itself gives, before the core converts it."""
-    images, pairs = handed(problem, ranker)
-    run = bench.run(problem, ranker)
-    compares = type(ranker).compare is not Ranker.compare
-    return np.asarray(ranker.compare(images, pairs, run) if compares else ranker.score(images, run))
-
-
 def both_ways(bench: Bench, ranker: Ranker, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
     """Margins, and margins with the sides swapped."""
     images, pairs = handed(problem, ranker)
     turned = pairs.swapped(np.ones(len(pairs), bool))
-    one, two = (np.asarray(ranker.compare(images, asked, bench.run(problem, ranker))) for asked in (pairs, turned))
+    one, two = (np.asarray(ranker.compare(images, asked, bench.run(problem, ranker).door)) for asked in (pairs, turned))
     return one, two
 
 
@@ -208,11 +201,11 @@ def untouched(bench: Bench, make: Callable[[], Ranker]) -> None:
     given = contents(images, pairs)
     run = bench.apart().run(problem, ranker)
     run.fit_digest = images.fingerprint
-    fitted = ranker.fit(images, pairs, run)
+    fitted = ranker.fit(images, pairs, run.door)
     assert contents(images, pairs) == given, "fit wrote to its images or pairs"
     images, pairs = handed(problem, ranker)
     given = contents(images, pairs)
-    fitted.compare(images, pairs, run)
+    fitted.compare(images, pairs, run.door)
     assert contents(images, pairs) == given, "score or compare wrote to its images or pairs"
     assert global_state() == drawn, "a global generator of random numbers was used or seeded; draw from run.rng"
 
@@ -247,10 +240,7 @@ def check_feature(feature: Feature, registry: Registry | None = None, data: str 
 def feature_findings(make: Callable[[], Feature], registry: Registry | None = None, data: str | Path = ".") -> Findings:
     """Every requirement on a feature."""
     found = Findings()
-    with found.requirement("is a rankbench.Feature with JSON parameters"):
-        assert isinstance(make(), Feature), f"{type(make()).__name__} does not inherit rankbench.Feature"
-        resolved(make())
-    if not found[-1].good:
+    if not found.declared(make, Feature):
         return found
     with tempfile.TemporaryDirectory() as folder:
         feature_requirements(found, Bench(Path(folder), registry, data), make)
@@ -267,7 +257,7 @@ def feature_requirements(found: Findings, bench: Bench, make: Callable[[], Featu
     def rows_of(seen: Images, training: Problem = problem) -> NDArray[Any]:
         feature = make()
         run = bench.run(training, feature)
-        return np.asarray(learned(feature, training, run).extract(seen, run))
+        return np.asarray(learned(feature, training, run).extract(seen, run.door))
 
     rows = np.zeros((0, 0), np.float32)
     with found.requirement("gives (n, d) float32, finite"):
@@ -289,7 +279,7 @@ def feature_requirements(found: Findings, bench: Bench, make: Callable[[], Featu
         run = bench.run(problem, feature)
         bench.services.located(twin)
         twin.load(stored(learned(feature, problem, run).state(), type(feature).__name__))
-        assert np.array_equal(twin.extract(view, run), rows), "a loaded state gives other rows"
+        assert np.array_equal(twin.extract(view, run.door), rows), "a loaded state gives other rows"
     with found.requirement("leaves images and global random state as they were"):
         assert contents(images) == before, "images were written to"
         assert global_state() == drawn, "a global generator of random numbers was used or seeded; draw from run.rng"
@@ -309,8 +299,8 @@ def learned(feature: Feature, problem: Problem, run: CellRun) -> Feature:
         seen = problem.images.take(problem.training_rows(), names=False, inputs=())
         missing = [name for name in feature.uses if name not in seen.columns]
         if missing:
-            raise NotApplicable(f"needs images.columns[{missing[0]!r}], which the toy has not")
-        feature.fit(seen.take(np.arange(len(seen)), columns=feature.uses), run)
+            raise NotApplicable(f"its fit needs the column {missing[0]!r}, which the toy images do not have")
+        feature.fit(seen.take(np.arange(len(seen)), columns=feature.uses), run.door)
     return feature
 
 
@@ -335,9 +325,8 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
         margins[flip], labels[flip] = -margins[flip], -labels[flip]
         return Judged(margins, labels, np.ones(len(left)), values, truth)
 
-    with found.requirement("is a rankbench.Metric with JSON parameters"):
-        assert isinstance(make(), Metric), f"{type(make()).__name__} does not inherit rankbench.Metric"
-        resolved(make())
+    if not found.declared(make, Metric):
+        return found
     with found.requirement("gives a finite number"):
         value = make()(judged(scores))
         assert isinstance(value, int | float), f"gave {type(value).__name__}; it must be a float"
@@ -369,17 +358,20 @@ def check_dataset(dataset: Dataset, root: str | Path, registry: Registry | None 
     dataset_findings(lambda: fresh(dataset), Path(root), limit).settle()
 
 
-def dataset_findings(make: Callable[[], Dataset], root: Path, limit: int = 3) -> Findings:
-    """Every requirement on a dataset, its files lying in `root`."""
+def dataset_findings(make: Callable[[], Dataset], root: Path, limit: int = 3, name: str = "") -> Findings:
+    """Every requirement on a dataset, its files lying in `root`; messages call it by its name, or its class's."""
     found = Findings()
     with found.requirement("says what it needs"):
         for need in make().needs(root):
             assert need.found == need.path.exists() or not need.found, f"{need.path} is not there, but said to be"
-            assert need.found or need.get, f"{need.path} is missing and `get` does not say where to get it"
+            assert need.found or need.get, (
+                f"{need.path} is missing and `get` does not say where to get it; set `get`, or, if the dataset reads "
+                'no files, set folder = ""'
+            )
         lacking = [need for need in make().needs(root) if not need.found]
         if lacking:
-            raise MissingData(missing_message(DatasetChoice(type(make()).__name__), lacking))
-    if found[-1].skipped or not found[-1].good:
+            raise MissingData(missing_message(DatasetChoice(name or type(make()).__name__), lacking))
+    if found[-1].skipped or not found[-1].good or not found.declared(make, Dataset):
         return found
     facets: list[dict[str, Any]] = []
     with found.requirement("lists distinct facets"):
@@ -417,35 +409,6 @@ def problem_findings(found: Findings, problem: Problem, label: str) -> None:
                 assert abs(got - 0.5) <= allowed, f"got {got:.1%}, more than {allowed:.1%} from chance"
 
 
-def spies(problem: Problem, name: str) -> Mapping[str, NDArray[np.float64]]:
-    """Margins, in the canonical orientation, of rankers that use what must tell nothing."""
-    images, rows = problem.judged()
-    pairs = problem.tests[name]
-    turned = coin(problem.images.digests, pairs)
-    sign = np.where(turned, -1.0, 1.0)
-    position = np.full(len(problem.images), -1)
-    position[rows] = np.arange(len(rows))
-    handed = pairs.swapped(turned).reindexed(position)
-    column = next(iter(images.columns.values()), np.zeros(len(images)))
-    by_column = np.asarray([crc32(str(value).encode()) for value in column], dtype=np.float64)
-    by_name = np.arange(len(images), dtype=np.float64) if images.names is not None else np.zeros(len(images))
-    index = np.arange(len(images), dtype=np.float64)
-    place = np.arange(len(pairs), dtype=np.float64)
-    return {
-        "columns": sign * (by_column[handed.left] - by_column[handed.right]),
-        "names": sign * (by_name[handed.left] - by_name[handed.right]),
-        "image index": sign * (index[handed.left] - index[handed.right]),
-        "side": sign,
-        "list position": sign * (place - place.mean()),
-    }
-
-
-def tolerance(pairs: Pairs) -> float:
-    """Five standard errors of a blind guess; pairs that share an image are not independent, so images count."""
-    images = len(np.unique(np.concatenate([pairs.left, pairs.right])))
-    return float(2.5 / np.sqrt(max(1, min(int(pairs.ordered.sum()), images / 2))))
-
-
 # ----------------------------------------------------------------------------------------------------- by its name
 
 
@@ -469,7 +432,8 @@ def check(
         return feature_findings(make, registry, root)
     if kind == "metrics":
         return metric_findings(make)
-    return dataset_findings(make, Data(registry, root, Path("cache")).folder(DatasetChoice(name, parameters)))
+    folder = Data(registry, root, Path("cache")).folder(DatasetChoice(name, parameters))
+    return dataset_findings(make, folder, name=name)
 
 
 def required(cls: type) -> list[str]:

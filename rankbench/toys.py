@@ -1,21 +1,23 @@
-"""Toys for trying plugins out: a tiny problem every learner can solve, and a bench that fits as the core would."""
+"""Toys for trying plugins out: a tiny problem every learner can solve, a bench that fits as the core would, spies."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.cell import TestSet
 from rankbench.images import Images
-from rankbench.pairs import Pairs
+from rankbench.pairs import Pairs, coin
 from rankbench.plan import feature_choices
 from rankbench.plugin import Features, Ranker
 from rankbench.problem import Problem
 from rankbench.registry import Registry, parameter_fields
-from rankbench.services import CellRun, Fitting, Services, build_feature
+from rankbench.services import CellRun, Fitting, Services, build_feature, file_parameters
 from rankbench.worker import judge
 
 
@@ -71,7 +73,8 @@ class Bench:
         self.services.located(plugin)
         declared = Features(feature_choices(plugin))
         folder, who = self.folder / f"run-{self._runs}", type(plugin).__name__
-        run = CellRun(self.services, problem.images, seed, "cpu", 1, folder, who, declared)
+        files = file_parameters(plugin)
+        run = CellRun(self.services, problem.images, seed, "cpu", 1, folder, who, declared, files=files)
         learned = [choice for choice in declared if build_feature(self.registry, choice).learned()]
         fitting = Fitting(problem.images.take(problem.training_rows()))
         run.fitting = dict.fromkeys(learned, fitting)
@@ -82,7 +85,7 @@ class Bench:
         run = self.run(problem, ranker, seed)
         images, pairs = problem.training(inputs=ranker.inputs)
         run.fit_digest = images.fingerprint + pairs.digest
-        fitted = ranker.fit(images, pairs, run)
+        fitted = ranker.fit(images, pairs, run.door)
         run.fit_digest = None
         return fitted, run
 
@@ -106,6 +109,33 @@ def accuracy(margins: NDArray[np.float64], pairs: Pairs) -> float:
 def fresh(plugin: Any) -> Any:
     """The same plugin, unfitted."""
     return type(plugin)(**{name: getattr(plugin, name) for name in parameter_fields(type(plugin))})
+
+
+def undeclared(cls: type) -> list[str]:
+    """What looks like a parameter of a plugin class but is no dataclass field, so that no benchmark can set it.
+
+    That is an argument of `__init__`, or an annotated class attribute that no class of rankbench has.
+    """
+    fields = getattr(cls, "__dataclass_fields__", {})
+    bases = cls.__mro__[1:]
+    core = {name for base in bases if base.__module__.startswith("rankbench.") for name in dir(base)}
+    annotated = [
+        name
+        for base in (cls, *bases)
+        if not base.__module__.startswith("rankbench.")
+        for name, kind in inspect.get_annotations(base).items()
+        if not (name in core or name.startswith("_") or name.endswith("_") or class_variable(kind))
+    ]
+    arguments = inspect.signature(cls).parameters.values()
+    named = [one.name for one in arguments if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    return [name for name in dict.fromkeys([*named, *annotated]) if name not in fields]
+
+
+def class_variable(annotation: Any) -> bool:
+    """Whether an annotation, which may be a string, says ClassVar."""
+    if isinstance(annotation, str):
+        return annotation.removeprefix("typing.").startswith("ClassVar")
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
 def spread(values: NDArray[Any]) -> float:
@@ -135,3 +165,43 @@ def odd_images() -> Images:
     rng = np.random.default_rng(0)
     shapes = [(1, 1, 3), (3, 90, 3), (90, 3, 3), (64, 64, 3)]
     return Images.from_arrays([rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes])
+
+
+def spies(problem: Problem, name: str) -> Mapping[str, NDArray[np.float64]]:
+    """Margins, in the canonical orientation, of rankers that use what must tell nothing."""
+    images, rows = problem.judged()
+    pairs = problem.tests[name]
+    turned = coin(problem.images.digests, pairs)
+    sign = np.where(turned, -1.0, 1.0)
+    position = np.full(len(problem.images), -1)
+    position[rows] = np.arange(len(rows))
+    handed = pairs.swapped(turned).reindexed(position)
+    unknown = np.zeros(len(images))
+    looks = {
+        **{
+            f"column {key!r}": by_value(images.columns.get(key, np.zeros(len(images))))
+            for key in problem.images.columns
+        },
+        "names": by_value(np.asarray(images.names)) if images.names is not None else unknown,
+        "image index": np.arange(len(images), dtype=np.float64),
+    }
+    place = np.arange(len(pairs), dtype=np.float64)
+    return {
+        **{what: sign * (values[handed.left] - values[handed.right]) for what, values in looks.items()},
+        "side": sign,
+        "list position": sign * (place - place.mean()),
+    }
+
+
+def by_value(values: NDArray[Any]) -> NDArray[np.float64]:
+    """(n,) numbers in the order of the values: themselves, or the rank among strings or vectors; unknown is 0."""
+    if values.ndim == 1 and values.dtype.kind in "biuf":
+        return np.nan_to_num(values.astype(np.float64))
+    distinct = np.unique(values.reshape(len(values), -1), axis=0, return_inverse=True)
+    return distinct[1].ravel().astype(np.float64)
+
+
+def tolerance(pairs: Pairs) -> float:
+    """Five standard errors of a blind guess; pairs that share an image are not independent, so images count."""
+    images = len(np.unique(np.concatenate([pairs.left, pairs.right])))
+    return float(2.5 / np.sqrt(max(1, min(int(pairs.ordered.sum()), images / 2))))

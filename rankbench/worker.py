@@ -12,7 +12,6 @@ import faulthandler
 import json
 import os
 import queue
-import random
 import resource
 import shutil
 import signal
@@ -22,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.cell import Outcome, TestSet
-from rankbench.errors import DataError, NotApplicable, PluginError, RankbenchError, StoreError, UnreadableImage
+from rankbench.errors import (
+    DataError,
+    NotApplicable,
+    PluginError,
+    RankbenchError,
+    UnreadableImage,
+    raised_at,
+)
 from rankbench.files import read_json, write_file
 from rankbench.images import Images, Ints
 from rankbench.loading import Data, DatasetChoice
@@ -38,7 +45,8 @@ from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices
 from rankbench.plugin import Features, Ranker
 from rankbench.problem import Problem
 from rankbench.registry import Registry
-from rankbench.services import CellRun, Clock, Fitting, Services, build_feature
+from rankbench.seeding import seed_everything
+from rankbench.services import CellRun, Clock, Fitting, Services, build_feature, file_parameters
 from rankbench.store import Record, ResultStore
 
 LOST_LIMIT = 0.05  # share of a problem's images that may be unreadable
@@ -79,7 +87,13 @@ def load_registry(modules: list[str]) -> Registry:
 
     registry = Registry.installed()
     for name in modules:
-        registry.add(importlib.import_module(name), name, entry_point=name)
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise PluginError(
+                f"plugins: module {name!r} cannot be imported ({error}). Is its folder on sys.path?"
+            ) from error
+        registry.add(module, name, entry_point=name)
     return registry
 
 
@@ -88,7 +102,7 @@ class Fitter:
 
     def __init__(self, shop: Workshop, task: Task, emit: Emit) -> None:
         self.shop, self.task, self.emit = shop, task, emit
-        self.clock = Clock()
+        self.clock, self.process = Clock(), os.getpid()
         self.curves: list[dict[str, float]] = []
         self.holdouts: list[dict[str, Any]] = []
         self.lost: NDArray[np.bool_] | None = None
@@ -105,6 +119,8 @@ class Fitter:
         try:
             ranker, outcomes, findings = self._fit()
             state = ranker.state()
+            if not isinstance(state, dict):
+                raise PluginError(f"{self._who()}: state must give a dict, not {type(state).__name__}.")
             record |= {"status": DONE} | findings
         except NotApplicable as error:
             record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
@@ -118,10 +134,13 @@ class Fitter:
         self._enter("store")
         try:
             return self._store(record, outcomes, state)
-        except RankbenchError as error:
+        except Exception as error:  # a full disk, or a state or message that no file can hold
             failed = record | {"status": FAILED, "error": self._error(error)}
             self._store_failure(failed)
             return failed
+
+    def _who(self) -> str:
+        return str(self.shop.registry.find("rankers", self.task["ranker"]["name"]))
 
     def _versions(self) -> dict[str, str]:
         """Versions of what decides numbers, the packages of the cell's plugins among them."""
@@ -154,11 +173,14 @@ class Fitter:
     def _store_failure(self, record: Record) -> None:
         try:
             self.shop.store.save_failure(self.task["key"], record)
-        except StoreError as error:  # the disk is full: the message still reaches the user
+        except Exception as error:  # the disk is full, say: the message still reaches the user
             record["error"]["message"] += f" ({error})"
 
     def _error(self, error: BaseException) -> dict[str, Any]:
-        message = str(error) if isinstance(error, RankbenchError) else f"{type(error).__name__}: {error}"
+        message = str(error)
+        if not isinstance(error, RankbenchError):
+            packages = frozenset().union(*(plugin.packages for plugin in self.shop.registry.plugins.values()))
+            message = f"{type(error).__name__}: {error}{raised_at(error, packages)}"
         return {
             "type": type(error).__name__,
             "message": message,
@@ -176,12 +198,17 @@ class Fitter:
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         self._enter(name)
-        with self.clock.phase(name):
-            yield
+        try:
+            with self.clock.phase(name):
+                yield
+        finally:
+            if os.getpid() != self.process:  # a child that the plugin forked and did not end: the cell is not its own
+                os._exit(1)
 
     def _fit(self) -> tuple[Ranker, dict[str, Outcome], Record]:
         choice = DatasetChoice(**self.task["dataset"])
         with self._phase("load"):
+            self._check_sources()
             problem = self.shop.data.problem(choice, self.task["facets"])
             if problem.fingerprint != self.task["fingerprint"]:
                 self.shop.data.forget(choice, self.task["facets"])
@@ -197,6 +224,16 @@ class Fitter:
                 if self.lost is not None:
                     raise
                 self.lost = self._unreadable(problem, error)
+                shutil.rmtree(self.task["folder"], ignore_errors=True)  # checkpoints of a fit on other images
+
+    def _check_sources(self) -> None:
+        """PluginError where a plugin was edited since the plan: key and record would speak of another source."""
+        for place, planned in self.task["about"]["sources"].items():
+            kind, _, name = place.partition("/")
+            if self.shop.registry.source(kind, name) != planned:
+                raise PluginError(
+                    f"{self.shop.registry.find(kind, name)}: its source changed since the run was planned; run again."
+                )
 
     def _attempt(self, problem: Problem) -> tuple[Ranker, dict[str, Outcome]]:
         ranker: Ranker = self.shop.registry.build(
@@ -210,7 +247,7 @@ class Fitter:
             raise DataError("every training pair has an image that cannot be read.")
         run.fit_digest = images.fingerprint + pairs.digest
         with self._phase("fit"):
-            fitted = ranker.fit(images, pairs, run)
+            fitted = ranker.fit(images, pairs, run.door)
         run.fit_digest = None
         if not isinstance(fitted, Ranker):
             raise PluginError(f"{run.who}: fit must return self, not {type(fitted).__name__}.")
@@ -243,6 +280,7 @@ class Fitter:
             clock=self.clock,
             holdouts=self.holdouts,
             lost=self.lost,
+            files=file_parameters(ranker),
         )
         learned = [choice for choice in declared if build_feature(self.shop.registry, choice).learned()]
         run.fitting = {choice: self._fitting(choice, problem) for choice in learned}
@@ -266,7 +304,12 @@ class Fitter:
         lost = np.zeros(len(problem.images), bool)
         lost[np.array(bad, dtype=np.int64)] = True
         share = lost.mean()
-        if not lost.any() or share > LOST_LIMIT or self.task["strict_data"]:
+        if not lost.any():
+            raise DataError(
+                "an image cannot be read, and it is none of this problem's, or can be read again. A feature fitted on "
+                f"another dataset (fit_on) needs every training image of that one. {error}"
+            ) from error
+        if share > LOST_LIMIT or self.task["strict_data"]:
             limit = "--strict-data allows none" if self.task["strict_data"] else f"at most {LOST_LIMIT:.0%} may be lost"
             raise DataError(
                 f"{int(lost.sum())} of {len(lost)} images cannot be read; {limit}. The first: {error}"
@@ -298,7 +341,7 @@ def judge(
     position = np.full(len(problem.images), -1, np.int64)
     position[rows] = np.arange(len(rows))
     if type(ranker).compare is Ranker.compare:
-        scores = checked(ranker.score(images, run), len(rows), f"{run.who}: score", problem.images.take(rows))
+        scores = checked(ranker.score(images, run.door), len(rows), f"{run.who}: score", problem.images.take(rows))
         everywhere = np.full(len(problem.images), np.nan)
         everywhere[rows] = scores
         return {name: Outcome(scores=everywhere[own]) for name, (_, own) in tests.items()}
@@ -313,9 +356,9 @@ def compared(ranker: Ranker, problem: Problem, name: str, images: Images, positi
     known = (position[pairs.left] >= 0) & (position[pairs.right] >= 0)
     turned = coin(problem.images.digests, pairs)
     asked = pairs.take(known).swapped(turned[known]).reindexed(position).without_labels(ranker.inputs)
-    found = checked(ranker.compare(images, asked, run), len(asked), f"{run.who}: compare", None)
+    found = checked(ranker.compare(images, asked, run.door), len(asked), f"{run.who}: compare", None)
     margins = np.full(len(pairs), np.nan, np.float32)
-    margins[known] = np.where(turned[known], -found, found)
+    margins[known] = single(np.where(turned[known], -found, found))
     return Outcome(margins=margins)
 
 
@@ -331,6 +374,17 @@ def checked(values: Any, count: int, what: str, images: Images | None) -> NDArra
     return array.astype(np.float64)
 
 
+def single(margins: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Margins as float32, scaled by the largest where they would not fit; only a zero becomes a tie."""
+    with np.errstate(over="ignore"):
+        cast = margins.astype(np.float32)
+    if np.isfinite(cast).all() and (cast != 0)[margins != 0].all():
+        return cast
+    cast = (margins / np.abs(margins).max()).astype(np.float32)
+    least = np.copysign(np.finfo(np.float32).smallest_subnormal, margins).astype(np.float32)
+    return np.where((cast == 0) & (margins != 0), least, cast)
+
+
 def readable(images: Images, row: int) -> bool:
     """Whether an image decodes."""
     try:
@@ -338,14 +392,6 @@ def readable(images: Images, row: int) -> bool:
     except UnreadableImage:
         return False
     return True
-
-
-def seed_everything(seed: int) -> None:
-    """Global generators start each cell alike, so that no cell depends on the one before it in this process."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  (a plugin's library may draw from it)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed)
 
 
 class PeakMemory:
@@ -409,9 +455,13 @@ def main() -> None:
             leave()
         lines.put("")
 
-    def emit(message: dict[str, Any]) -> None:
+    process = os.getpid()
+
+    def emit(key: str, message: dict[str, Any]) -> None:
+        if os.getpid() != process:  # a plugin's child has no say
+            return
         try:
-            answers.write(json.dumps(message) + "\n")
+            answers.write(json.dumps({"key": key, **message}) + "\n")
         except OSError:
             leave()
 
@@ -420,9 +470,10 @@ def main() -> None:
     while line := lines.get():
         task = json.loads(line)
         shop = shop or Workshop.open(task["place"])
-        record = execute(shop, task, emit, task.get("wait", False))
+        tell = partial(emit, task["key"])
+        record = execute(shop, task, tell, task.get("wait", False))
         lines.task_done()
-        emit({"event": "end", "status": record["status"], "message": record.get("error", {}).get("message", "")})
+        tell({"event": "end", "status": record["status"], "message": record.get("error", {}).get("message", "")})
 
 
 def leave() -> None:

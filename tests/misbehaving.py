@@ -131,6 +131,28 @@ class Trouble(rankbench.Ranker):
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def forks(self, images, run):
+        child = os.fork() == 0
+        run.log(2 if child else 1, loss=1.0)
+        note(event="forked", child=child)
+        time.sleep(0 if child else 0.3)
+
+    def forks_and_fails(self, images, run):
+        if os.fork() == 0:
+            raise ValueError("the child")
+        time.sleep(0.3)
+
+    def no_state(self, images, run):
+        object.__setattr__(self, "state", lambda: None)
+
+    def circular_state(self, images, run):
+        loop = []
+        loop.append(loop)
+        object.__setattr__(self, "state", lambda: {"loop": loop})
+
+    def odd_words(self, images, run):
+        raise ValueError("no such file: caf\udce9.png")
+
     def prints(self, images, run):
         print('{"event": "end", "status": "failed", "message": "no answer of ours"}', flush=True)
         os.write(1, b"half a line")
@@ -162,10 +184,14 @@ class Decoder(rankbench.Ranker):
     """Decodes every image it is given, or with `pixels` asks the core to."""
 
     pixels: bool = False
+    checkpoint: bool = False
     seeded = False
 
     def fit(self, images, pairs, run):
-        note(event="fit", images=len(images), pairs=len(pairs))
+        found = self.checkpoint and (run.folder / "checkpoint").exists()
+        note(event="fit", images=len(images), pairs=len(pairs), checkpoint=found)
+        if self.checkpoint:
+            (run.folder / "checkpoint").write_text("x")
         self.seen_ = float(np.mean(self._means(images, run)))
         return self
 

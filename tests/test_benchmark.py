@@ -74,7 +74,7 @@ def test_parameters_at_a_group_and_at_a_column_lie_over_the_rows_own():
 WRONG = {
     "column 1: no dataset. Add dataset": ('dataset = { name = "osr", folder = "elsewhere" }', ""),
     "column 1: no metric. Add metric": ('metric = "pairwise-accuracy"', ""),
-    'column 1: dataset needs a name: { name = "…" }': ('{ name = "osr", folder = "elsewhere" }', "{ folder = 'x' }"),
+    'dataset needs a name: { name = "…" }': ('{ name = "osr", folder = "elsewhere" }', "{ folder = 'x' }"),
     "column 2: metric needs a name": ('{ name = "kendall-tau", ties = "wrong" }', "{ name = 3 }"),
     "row 1: ranker needs a name": ('ranker = { name = "ranksvm", ', "ranker = { "),
     "row 1, label: expected `str`, got `int`": ('label = "RankSVM"', "label = 3"),
@@ -90,7 +90,7 @@ WRONG = {
     "object missing required field `title`": ('title = "Toy"', ""),
     "title: expected `str`, got `int`": ('title = "Toy"', "title = 1"),
     "seeds[1]: expected `int`, got `str`": ('title = "Toy"', 'title = "T"\nseeds = [0, "1"]'),
-    "keep: invalid enum value 'all'": ('title = "Toy"', 'title = "T"\nkeep = "all"'),
+    "keep: invalid enum value 'all'. Write one of: models, scores.": ('title = "Toy"', 'title = "T"\nkeep = "all"'),
     "timeout must be more than 0 seconds, not 0.0": ('title = "Toy"', 'title = "T"\ntimeout = 0'),
     "row 1: timeout must be more than 0 seconds, not inf": ("timeout = 60", "timeout = inf"),
     "row 1: timeout must be more than 0 seconds, not nan": ("timeout = 60", "timeout = nan"),
@@ -110,7 +110,7 @@ WRONG = {
     "row 1: at names 'Scene'. Did you mean 'Scenes'? Known: Natural, Open, Scenes.": ('at."Scenes"', 'at."Scene"'),
     "write [[row]] with two brackets, once for each row": (BASE[BASE.index("[[row]]") :], "[row]\nlabel = 'a'"),
     "has no [[row]]": (BASE, "row = []\n" + BASE[: BASE.index("[[row]]")]),
-    "is no TOML: ": ("[[column]]", "[[column"),
+    "is not valid TOML: ": ("[[column]]", "[[column"),
 }
 
 

@@ -59,7 +59,7 @@ def test_a_failure_gives_1_and_leaves_the_others_alone(lab):
     lab.file(TOY + ROW.format("boom"))
     ran = lab.command("run", "toy.toml", "--jobs", "1")
     assert ran.returncode == 1
-    assert "Failed: boom · dots attribute=bright · seed 0: ValueError: boom" in ran.stderr
+    assert "Failed (2 cells of boom): ValueError: boom (dots_plugins.py, line " in ran.stderr
     assert "100.00" in ran.stdout
     assert "failed: ValueError: boom" in ran.stdout
     assert "Traceback" not in ran.stderr
@@ -78,8 +78,9 @@ def test_many_failures_are_counted(lab):
     lab.file(TOY.replace("[0, 1]", str(list(range(13)))) + ROW.format("broken"))
     ran = lab.command("run", "toy.toml", "--only", "broken")
     assert ran.returncode == 1
-    assert ran.stderr.count("Failed: broken") == 10
-    assert "… and 3 more; `--dry-run --json` lists all." in ran.stderr
+    assert "Failed (13 cells of broken): ranker 'broken' of package dots-plugins: " in ran.stderr
+    assert ran.stderr.count("Failed") == 1
+    assert "Cells of rows that match 'broken': 13 failed; 0 fitted in this run." in ran.stderr
 
 
 def test_missing_data_gives_3(lab, toy):
@@ -110,7 +111,7 @@ def test_results_and_cache_lie_where_the_options_say(lab, toy):
     ("arguments", "words"),
     [
         (["run", "gone.toml"], "gone.toml: cannot be read (No such file or directory)"),
-        (["run", "toy.toml", "--only", "X*"], "--only 'X*' matches no row. The rows are: Truth, Level."),
+        (["run", "toy.toml", "--only", "X*"], "--only 'X*' matches no row. The rows are: Truth Level"),
         (["run", "toy.toml", "--jobs", "0"], "Invalid value for '--jobs'"),
         (["run", "toy.toml", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["run", "toy.toml", "--device", "cuda"], "--device cuda: no GPU was found"),
@@ -158,7 +159,7 @@ def test_an_interrupted_run_stores_what_was_finished_and_resumes(lab, stop, code
     assert ("the same command goes on from there" in rest) == (stop == signal.SIGINT)
     ran = lab.command("run", "toy.toml", "--only", "sleeper")
     assert ran.returncode == 0
-    assert f"Cells: 4 done; {4 - stored} fitted in this run." in ran.stderr
+    assert f": 4 done; {4 - stored} fitted in this run." in ran.stderr
 
 
 def test_stale_cells_are_counted_recomputed_or_accepted(lab, toy):
@@ -171,6 +172,7 @@ def test_stale_cells_are_counted_recomputed_or_accepted(lab, toy):
     assert "2 fitted" in lab.command("run", "toy.toml", "--rerun", "stale", "--only", "Level").stderr
     assert "Stale: 1 of them" in lab.command("run", "toy.toml").stderr
     accepted = lab.command("run", "toy.toml", "--accept-stale")
+    assert "1 stored cell accepted." in accepted.stderr
     assert "stale" not in accepted.stderr + accepted.stdout
     assert "3 fitted" in lab.command("run", "toy.toml", "--rerun", "all").stderr
 
@@ -198,7 +200,7 @@ def test_dry_run_prints_the_plan_and_stores_nothing(lab):
     lab.command("run", "toy.toml")
     again = lab.command("run", "toy.toml", "--dry-run").stdout
     assert "  done               3" in again
-    assert "  failed             2\n    boom · dots attribute=bright · seed 0: ValueError: boom" in again
+    assert "  failed             2\nFailed (2 cells of boom): ValueError: boom (dots_plugins.py, line " in again
     gone = lab.command("run", "toy.toml", "--dry-run", "--data", "nowhere", "--results", "none").stdout
     assert "  missing data       5" in gone
     assert "Missing data: dataset dots: not found:" in gone
@@ -249,7 +251,7 @@ def test_every_format_is_printed_alike_by_run_and_table(lab, toy):
         "markdown": "**Toy**",
         "latex": "% needs",
         "html": "<!doctype html>",
-        "csv": "title,row,",
+        "csv": "benchmark,title,row,",
     }
     for form, start in starts.items():
         drawn = lab.command("table", "toy.toml", "--format", form)
@@ -322,6 +324,31 @@ def test_list_names_every_plugin_with_its_package(lab):
         assert name in {plugin["name"] for plugin in listed}
 
 
+def test_list_with_a_name_says_what_a_plugin_does_and_its_parameters(lab):
+    told = lab.command("list", "rankers", "level")
+    assert told.returncode == 0
+    assert told.stdout == (
+        "ranker level [dots-plugins]\n\n"
+        "The score of every image is `values[seed]`, plus the mean grey level of the test images.\n\n"
+        "Parameter  Type           Default\n"
+        "values     list of float  [0.0]\n"
+        "threads    int            1\n"
+    )
+    about = json.loads(lab.command("list", "rankers", "level", "--json").stdout)
+    assert about["parameters"][0] == {"name": "values", "type": "list of float", "required": False, "default": [0.0]}
+    assert lab.command("list", "rankers", "boom").stdout.endswith("It has no parameters of its own.\n")
+    assert "Did you mean 'level'?" in lab.command("list", "rankers", "levle").stderr
+
+
+def test_list_has_no_holes_where_a_docstring_is_missing(lab):
+    source = "import rankbench\nclass Bare(rankbench.Metric):\n    pass\n"
+    source += "@rankbench.hookimpl\ndef rankbench_metrics():\n    return {'bare': Bare}\n"
+    install(lab.site, "plain", "0.1", {"plain": "plain_metrics"}, {"plain_metrics": source})
+    line = next(line for line in lab.command("list", "metrics").stdout.splitlines() if line.startswith("bare "))
+    assert line.split() == ["bare", "[plain]"]
+    assert lab.command("list", "metrics", "bare").stdout == "metric bare [plain]\n\nIt has no parameters of its own.\n"
+
+
 def test_plugins_works_while_packages_are_broken(lab):
     install(lab.site, "torn", "0.1", {"torn": "torn"}, {"torn": "import a_package_that_is_not_there\n"})
     misspelt = "import rankbench\n@rankbench.hookimpl\ndef rankbench_ranker():\n    return {}\n"
@@ -329,12 +356,13 @@ def test_plugins_works_while_packages_are_broken(lab):
     double = "import rankbench\n@rankbench.hookimpl\ndef rankbench_metrics():\n    return {'error': 'double:Error'}\n"
     install(lab.site, "double", "0.1", {"double": "double"}, {"double": double})
     told = lab.command("plugins")
-    assert told.returncode == 0
+    assert told.returncode == 1
     assert "dots-plugins 1.0\n  dataset dots" in told.stdout
     assert "torn, entry point 'torn': NOT USABLE: does not import: ModuleNotFoundError" in told.stdout
     assert "unknown hook 'rankbench_ranker'. Did you mean 'rankbench_rankers'?" in told.stdout
     assert "metric 'error' is brought by 'dots-plugins' and 'double'" in told.stdout
-    values = json.loads(lab.command("plugins", "--json").stdout)
+    values = json.loads((told := lab.command("plugins", "--json")).stdout)
+    assert told.returncode == 1
     assert {broken["package"] for broken in values["broken"]} >= {"torn", "typo"}
     listed = lab.command("list", "rankers")
     assert "Warning: plugin package torn" in listed.stderr
@@ -351,11 +379,15 @@ def test_check_plugin_runs_the_conformance_kit(lab):
     good = lab.command("check-plugin", "metrics/mean-score")
     assert good.returncode == 0, good.stdout
     assert good.stdout.startswith("metric mean-score\n  ok ")
+    assert " ok, 0 failed" in good.stdout.splitlines()[-1]
     bad = lab.command("check-plugin", "boom")
     assert bad.returncode == 1
     assert "FAILED fits a small problem and returns itself: ValueError: boom" in bad.stdout
+    assert " ok, 1 failed" in bad.stdout.splitlines()[-1]
     dataset = lab.command("check-plugin", "dots", "--data", "data")
     assert dataset.returncode == 0, dataset.stdout
+    nothing = lab.command("check-plugin", "dots", "--data", "nowhere")
+    assert (nothing.returncode, nothing.stdout.splitlines()[-1]) == (3, "0 ok, 0 failed, 1 left out")
 
 
 # -- small things
@@ -366,6 +398,7 @@ def test_version_and_help(lab):
     told = lab.command("--help")
     for command in ("run", "table", "list", "plugins", "why", "check-plugin"):
         assert f"\n  {command} " in told.stdout
+    assert "..." not in told.stdout.partition("Commands:")[2], "summaries are not cut"
     assert "Exit codes: 0 all good" in lab.command("run", "-h").stdout
 
 

@@ -435,3 +435,22 @@ def test_work_that_fails_gives_its_claim_back(tmp_path):
         once(tmp_path / "claim", lambda: False, fails)
     assert not (tmp_path / "claim").exists()
     once(tmp_path / "claim", lambda: True, fails)
+
+
+def test_a_claim_from_a_clock_ahead_is_taken_over_once_it_has_been_watched_in_vain(tmp_path, monkeypatch):
+    claim = tmp_path / "claims" / "k"
+    claim.parent.mkdir()
+    claim.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "1", "token": "x"}))
+    os.utime(claim, (time.time() + 3600, time.time() + 3600))
+    ours = files.Claim(claim)
+    assert not ours.take()
+    later = time.monotonic() + files.SILENCE + 1
+    monkeypatch.setattr(files.time, "monotonic", lambda: later)
+    assert ours.take()
+    ours.release()
+
+
+def test_the_remedy_fits_what_is_wrong(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"File exists.*move the file that is in the folder's place and run again"):
+        files.write_file(tmp_path / "file" / "record.json", "{}")

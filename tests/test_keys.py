@@ -152,3 +152,90 @@ def test_a_learned_features_columns_are_part_of_a_key_where_it_uses_them(key, tm
     assert fitted_on(plain, ("category",)) == fitted_on(change("votes"), ("category",))
     assert fitted_on(plain, ("category",)) != fitted_on(change("category"), ("category",))
     assert fitted_on(plain, ()) == fitted_on(change("category"), ())
+
+
+@dataclass(frozen=True)
+class Told(rankbench.Feature):
+    """Looks at names where it is told to."""
+
+    by_name = True
+
+    def extract(self, images, run):
+        return np.array([[float(name[0])] for name in images.names], dtype=np.float32)
+
+
+def test_names_are_part_of_a_key_where_a_feature_reads_them(key, tmp_path):
+    class Named(Package):
+        @rankbench.hookimpl
+        def rankbench_features(self):
+            return {"told": Told}
+
+    def told():
+        registry = traced.registry()
+        registry.add(Named(), "acme")
+        data = Data(registry, tmp_path / "data", tmp_path / "cache")
+        text = FILE.replace('"level", size = 4', '"told"')
+        (cell,) = (
+            Planner(registry, data, ResultStore(tmp_path / "results"))
+            .plan(rankbench.Benchmark.parse(text, "keys", "keys.toml"))
+            .cells
+        )
+        assert cell.key, cell.error
+        return cell.key
+
+    before = (key(), told())
+    assert told() == before[1]
+    image = min((tmp_path / "data" / "files" / "images").iterdir())
+    image.rename(image.with_name("00" + image.name))  # still the first of the listing
+    assert key() == before[0]
+    assert told() != before[1]
+
+
+def test_planning_asks_each_plugin_once_however_many_columns_overlap(tmp_path):
+    asked = []
+
+    class Counted(traced.Files):
+        folder = "files"
+
+        def needs(self, root):
+            asked.append("needs")
+            return super().needs(root)
+
+    class Counting(rankbench.Ranker):
+        def needs_images(self):
+            asked.append("ranker")
+            return True
+
+    class Counters(Package):
+        @rankbench.hookimpl
+        def rankbench_datasets(self):
+            return {"counted": Counted}
+
+        @rankbench.hookimpl
+        def rankbench_rankers(self):
+            return {"counting": Counting}
+
+    traced.files(tmp_path / "data" / "files")
+    registry = traced.registry()
+    registry.add(Counters(), "acme")
+    data = Data(registry, tmp_path / "data", tmp_path / "cache")
+    planner = Planner(registry, data, ResultStore(tmp_path / "results"))
+    text = "\n".join(
+        [
+            'title = "T"\nmetric = "right"\ndataset = "counted"\nseeds = [0, 1]',
+            '[[column]]\nlabel = "Dark"\nwhere = { attribute = "dark" }',
+            *(f'[[column]]\nlabel = "{k}"' for k in "ABC"),
+            '[[row]]\nlabel = "Row"\nranker = "counting"',
+        ]
+    )
+    benchmark = rankbench.Benchmark.parse(text, "counted", "counted.toml")
+    plan = planner.plan(benchmark)
+    assert [(cell.facets["attribute"], cell.seed) for cell in plan.cells] == [
+        ("dark", 0),
+        ("dark", 1),
+        ("pale", 0),
+        ("pale", 1),
+    ]
+    assert asked == ["needs", "ranker", "ranker"]
+    (tmp_path / "data" / "files" / "pairs.csv").rename(tmp_path / "away")
+    assert {cell.status for cell in planner.plan(benchmark).cells} == {"missing data"}  # the next plan looks again

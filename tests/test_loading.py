@@ -13,7 +13,7 @@ from traced import lines
 
 import rankbench
 from rankbench.errors import BenchmarkError, MissingData, PluginError
-from rankbench.loading import Data, DatasetChoice, FileMemo, state_of
+from rankbench.loading import Data, DatasetChoice, FileMemo, missing_message, state_of
 
 
 @pytest.fixture
@@ -176,6 +176,14 @@ def test_missing_data_says_which_path_and_where_to_get_it(tmp_path):
     assert [need.path.name for need in data.missing(files, pixels=False)] == ["pairs.csv"]
 
 
+def test_a_dataset_that_does_not_say_where_to_get_it_is_told_how_to_read_no_files(tmp_path):
+    message = missing_message(DatasetChoice("blobs"), [rankbench.Need(tmp_path / "blobs", False)])
+    assert message == (
+        f"dataset blobs: not found:\n  {tmp_path / 'blobs'}\n"
+        '    The dataset does not say where to get it. If it reads no files, its class says so by folder = "".'
+    )
+
+
 def test_fixed_facets_are_known_without_data_and_others_are_not(tmp_path):
     data = open_data(tmp_path / "data")
     assert data.facets(DatasetChoice("fixed")) == [{"attribute": "dark"}, {"attribute": "pale"}]
@@ -197,9 +205,9 @@ def test_fixed_facets_are_known_without_data_and_others_are_not(tmp_path):
         (
             "type",
             PluginError,
-            r"dataset 'files' of package traced-plugins failed: TypeError: problem\(\) gave str, not a",
+            r"dataset 'files' of package traced-plugins failed: TypeError: problem\(\) gave str, not a rankbench.Problem$",
         ),
-        ("error", PluginError, "dataset 'files' of package traced-plugins failed: KeyError: 'key'"),
+        ("error", PluginError, r"dataset 'files' of .* failed: KeyError: 'key' \(traced.py, line \d+\)$"),
         ("facets", rankbench.DataError, r"dataset files \(.*wrong=facets\): two problems have the facets"),
     ],
 )
@@ -287,16 +295,29 @@ def test_the_state_of_a_folder_tells_every_file_in_it(tmp_path):
     os.rename(tmp_path / "a" / "deep" / "y", tmp_path / "a" / "deep" / "z")
     states.append(state_of(tmp_path / "a"))
     states.append(state_of(tmp_path / "a" / "deep" / "x"))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "linked")
+    states.append(state_of(tmp_path / "a"))
+    (tmp_path / "linked" / "image").write_text("1")
+    states.append(state_of(tmp_path / "a"))
+    (tmp_path / "linked" / "image").write_text("22")
+    states.append(state_of(tmp_path / "a"))
     assert len({str(state) for state in states}) == len(states)
 
 
-def test_a_huge_folder_is_looked_at_in_part(tmp_path, monkeypatch):
+def test_of_a_huge_folder_only_the_first_files_are_looked_at_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setattr("rankbench.loading.WALK_LIMIT", 5)
     for k in range(4):
         (tmp_path / "a" / f"{k}").mkdir(parents=True)
         for name in range(4):
             (tmp_path / "a" / f"{k}" / f"{name}").touch()
-    assert len(state_of(tmp_path / "a")[1]) == 8
+    os.utime(tmp_path / "a" / "3", ns=(1, 1))  # long before the change, whatever the clock's step
+    before = state_of(tmp_path / "a")
+    assert len(before[1]) == 8 + 2
+    (tmp_path / "a" / "3" / "1").rename(tmp_path / "a" / "3" / "5")
+    renamed = state_of(tmp_path / "a")
+    (tmp_path / "a" / "2" / "new").mkdir()
+    assert before != renamed != state_of(tmp_path / "a")
 
 
 def test_digests_of_unchanged_files_are_remembered_across_processes(tmp_path):
@@ -330,3 +351,51 @@ def test_a_file_written_just_now_is_not_trusted_later(tmp_path):
     assert (FileMemo(tmp_path / "memo").digests([path]) != first).any()
     with pytest.raises(rankbench.DataError, match="absent: No such file"):
         memo.digests([path, Path(tmp_path / "absent")])
+
+
+# ------------------------------------------------------------------------------------ a cache that is damaged or closed
+
+
+@pytest.mark.parametrize("left", [0, 5, -1])
+def test_a_damaged_memo_is_made_again(root, left):
+    expected = open_data(root).facets(choice(root)), open_data(root).summary(choice(root), DARK)
+    memos = sorted((root.parent / "cache" / "problems").glob("*.json"))
+    assert len(memos) == 2
+    for memo in memos:
+        memo.write_bytes(memo.read_bytes()[:left])
+    assert (open_data(root).facets(choice(root)), open_data(root).summary(choice(root), DARK)) == expected
+    for memo in memos:
+        memo.write_text("null")
+    assert (open_data(root).facets(choice(root)), open_data(root).summary(choice(root), DARK)) == expected
+    assert [memo.read_text() == "null" for memo in memos] == [False, False]
+
+
+@pytest.mark.parametrize("file", ["keys.npy", "digests.npy"])
+@pytest.mark.parametrize("left", [0, 20, 90, 140])
+def test_damaged_digests_are_taken_again(tmp_path, file, left):
+    path = tmp_path / "image"
+    path.write_text("1")
+    os.utime(path, ns=(1, time.time_ns() - 10**10))
+    first = FileMemo(tmp_path / "memo").digests([path])
+    (kept,) = (tmp_path / "memo").glob(f"*/{file}")
+    kept.write_bytes(kept.read_bytes()[:left])
+    assert np.array_equal(FileMemo(tmp_path / "memo").digests([path]), first)
+    os.utime(path, ns=(1, path.stat().st_mtime_ns))
+    assert np.array_equal(FileMemo(tmp_path / "memo").digests([path]), first)
+    assert path.stat().st_atime_ns == 1  # remembered again
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(root):
+    traced.files(root / "other", range(100, 220, 20))
+    (root / "other" / "pairs.csv").write_text("all,0,1,1,train\nall,1,2,1,train\nall,3,4,1,test")
+    for path in root.glob("*/images/*"):
+        os.utime(path, ns=(1, time.time_ns() - 10**10))  # old enough for its digest to be remembered
+    (root.parent / "blocked").write_text("a file in the place of the cache")
+    open_one, blocked = open_data(root), open_data(root, "blocked")
+    on = {"name": "files", "folder": "other"}
+    for ask in (
+        lambda data: data.facets(choice(root)),
+        lambda data: data.summary(choice(root), DARK),
+        lambda data: data.fitting_on_parts(on, choice(root), DARK),
+    ):
+        assert ask(blocked) == ask(open_one)

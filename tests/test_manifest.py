@@ -1,11 +1,13 @@
 """manifest: a user's own folder, and what is said of each mistake in it."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import rankbench
-from rankbench_datasets.manifest import Manifest
+from rankbench_datasets.manifest import Manifest, parsed
 
 
 @pytest.fixture
@@ -150,7 +152,7 @@ def test_pairs_between_the_sides_of_a_random_split_are_dropped_and_counted(shoes
     write(shoes, "pairs", "left,right,label", *rows)
     problem = Manifest(test_share=0.3).problem(shoes, {"split": 1})
     assert (len(problem.train), len(problem.tests["test"])) == (14 * 13 // 2, 6 * 5 // 2)
-    assert problem.notes == (f"{14 * 6} pairs between images of two splits were dropped",)
+    assert problem.notes == (f"{14 * 6} of {20 * 19 // 2} pairs join a training and a test image and were left out",)
     assert len(Manifest(splits=2).facets(shoes)) == 2
 
 
@@ -166,14 +168,65 @@ def test_a_split_of_images_sorts_the_pairs(shoes):
     )
     problem = only(Manifest(), shoes)
     assert (len(problem.train), len(problem.tests["test"]), len(problem.train_images)) == (1, 1, 10)
-    assert problem.notes == ("1 pairs between images of two splits were dropped",)
+    assert problem.notes == ("1 of 3 pairs join a training and a test image and were left out",)
 
 
 def test_shared_images_need_a_reason(shoes):
     write(shoes, "pairs", "left,right,label,split", "img/00.png,img/01.png,1,train", "img/00.png,img/02.png,1,test")
-    with pytest.raises(rankbench.DataError, match=r"1 images are in training and in test 'test' \(first: img/00.png\)"):
+    with pytest.raises(rankbench.DataError) as raised:
         only(Manifest(), shoes)
+    assert str(raised.value) == (
+        f"{shoes}: 1 image both in training and in test 'test' (first: img/00.png). Split by image, or say in the "
+        'benchmark file why that is right: dataset = { name = "manifest", …, overlap = "…" }.'
+    )
     assert only(Manifest(overlap="the authors' own split"), shoes).overlap == "the authors' own split"
+
+
+# -- misspelt attributes and splits
+
+
+def judged(folder, column, *values):
+    """pairs.csv: one attribute or split after the other, each a number of times; every second pair is for testing."""
+    rows = [value for value, times in values for _ in range(times)]
+    split = [f",{'train' if k % 2 else 'test'}" if column == "attribute" else "" for k in range(len(rows))]
+    lines = [
+        f"img/{k % 2 + 2 * (k % 9):02}.png,img/18.png,1,{row}{split[k]}".replace("img/18", f"img/{18 + k % 2}")
+        for k, row in enumerate(rows)
+    ]
+    write(folder, "pairs", f"left,right,label,{column}" + (",split" if column == "attribute" else ""), *lines)
+
+
+def test_a_misspelt_attribute_is_named_with_its_line_and_the_one_meant(shoes):
+    judged(shoes, "attribute", ("red", 20), ("rde", 1), ("open", 2))
+    assert len(Manifest().problem(shoes, {"attribute": "red"}).train) == 10
+    with pytest.raises(
+        rankbench.DataError,
+        match=r"^attribute 'rde' has 1 pair \(pairs.csv, line 22\); did you mean 'red' \(20 pairs\)\? As it stands: .*",
+    ):
+        Manifest().problem(shoes, {"attribute": "rde"})
+    assert len(Manifest().problem(shoes, {"attribute": "open"}).train) == 1
+
+
+@pytest.mark.parametrize("split", ["trian", "Train", "training"])
+def test_a_misspelt_split_is_no_test_set(shoes, split):
+    judged(shoes, "split", ("train", 20), ("test", 3), (split, 2))
+    with pytest.raises(
+        rankbench.DataError,
+        match=rf"pairs.csv, line 25: split '{split}' \(2 pairs\) is taken for a test set. Did you mean",
+    ):
+        only(Manifest(overlap="none"), shoes)
+
+
+def test_a_misspelt_split_of_an_image_is_no_test_set(shoes):
+    scored(shoes, lambda k: "trian" if k == 4 else "train" if k < 15 else "test")
+    with pytest.raises(rankbench.DataError, match=r"images.csv, line 6: split 'trian' \(1 image\) is taken for a test"):
+        only(Manifest(), shoes)
+
+
+@pytest.mark.parametrize("split", ["brain", "easy", "test-2"])
+def test_other_names_are_test_sets_however_small(shoes, split):
+    judged(shoes, "split", ("train", 20), ("test", 3), (split, 2))
+    assert len(only(Manifest(overlap="all share an image"), shoes).tests[split]) == 2
 
 
 # -- what is needed, and mistakes
@@ -181,9 +234,9 @@ def test_shared_images_need_a_reason(shoes):
 
 def test_needs_say_how_to_make_the_files(tmp_path):
     (need,) = Manifest().needs(tmp_path)
-    assert (need.path, need.found) == (tmp_path / "images.csv", False)
+    assert (need.path, need.found) == (tmp_path / "images.csv or pairs.csv", False)
     assert "make images.csv with the columns path and score" in need.get
-    with pytest.raises(rankbench.MissingData, match=r"has neither images.csv nor pairs.csv; make images.csv"):
+    with pytest.raises(rankbench.MissingData, match=r"there is no images.csv or pairs.csv; make images.csv"):
         list(Manifest().problems(tmp_path))
     write(tmp_path, "pairs", "left,right,label")
     assert [(need.path, need.found) for need in Manifest().needs(tmp_path)] == [(tmp_path, True)]
@@ -195,7 +248,11 @@ IMAGES = {
     "quoted line breaks count": (["path,score,note", 'img/00.png,1,"a', 'b"', "img/01.png,x,c"], "line 4: score 'x'"),
     "no number": (["path,score", "img/00.png,high"], "line 2: score 'high' is not a number. Write it like 0.5"),
     "not finite": (["path,score", "img/00.png,nan"], "line 2: score 'nan' is not a number"),
-    "fields": (["path,score", "img/00.png,1,2"], "line 2: 3 fields where the header has 2"),
+    "too many fields": (
+        ["path,score", "img/00.png,1,2"],
+        "line 2: 3 fields where the header has 2. Put a value with a comma in quotes",
+    ),
+    "too few fields": (["path,score", "img/00.png"], "line 2: 1 field where the header has 2. Fill in the rest"),
     "duplicate": (["path,score", "img/00.png,1", "./img/00.png,2"], "line 3: path 'img/00.png' is already in line 2"),
     "duplicate name": (["path,name", "img/00.png,a", "img/01.png,a"], "line 3: name 'a' is already in line 2"),
     "name of another": (
@@ -211,7 +268,7 @@ IMAGES = {
     "open quote": (["path,score", 'img/00.png,"1'], "line 2: unexpected end of data. Check its quotes"),
     "not there": (
         ["path,score", "img/00.png,1", "img/77.png,1", "img/88.png,2"],
-        r"line 3: image 'img/77.png' is not in .* \(2 of 3 listed images are not there\)",
+        r"line 3: image 'img/77.png' is not in .* \(2 of 3 listed images not there\)",
     ),
     "all equal": (["path,score", *(f"img/{k:02}.png,1" for k in range(10))], "test 'test' has no ordered pair"),
     "only training": (
@@ -236,7 +293,7 @@ def test_a_mistake_in_images_csv_is_named_with_its_line(shoes, case):
 PAIRS = {
     "label": (
         ["left,right,label", "img/00.png,img/01.png,2"],
-        "line 2: label '2' is none of 1, -1, 0, left, right, tie",
+        "line 2: label '2' is unknown. Write 1 or left where left shows more, -1 or right, 0 or tie",
     ),
     "itself": (["left,right,label", "img/00.png,img/00.png,1"], "line 2: 'img/00.png' is paired with itself"),
     "empty": (["left,right,label", "img/00.png,,1"], "line 2: right is empty"),
@@ -282,3 +339,20 @@ def test_bad_parameters_are_explained(shoes, parameters):
     scored(shoes)
     with pytest.raises(rankbench.DataError, match="one random split or more is needed"):
         list(Manifest(**parameters).problems(shoes))
+
+
+def test_files_are_read_once_for_all_problems_and_again_when_they_change(shoes):
+    scored(shoes)
+    os.utime(shoes / "images.csv", ns=(10**18, 10**18))
+    before = parsed.cache_info()
+    problems = [Manifest(train_pairs=60).problem(shoes, {"split": k}) for k in range(3)]
+    after = parsed.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
+    assert len({p.train_images.tobytes() for p in problems}) == 3
+    old, new = "img/03.png,3,b", "img/03.png,9,b"  # of one length, within one step of the clock
+    for _ in range(3):
+        text = (shoes / "images.csv").read_text()
+        (shoes / "images.csv").write_text(text.replace(old, new))
+        problem = Manifest(train_pairs=60).problem(shoes, {"split": 0})
+        assert problem.images.columns["score"][3] == float(new.split(",")[1])
+        old, new = new, old

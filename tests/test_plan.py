@@ -343,11 +343,20 @@ def test_a_dataset_that_is_none_fails_its_column_alone(lab):
     ("old", "new", "words"),
     [
         ('{ attribute = "bright" }', '{ attribute = "dark" }', ["column 'Bright'", "attribute is one of bright, pale"]),
-        ('{ attribute = "bright" }', "{ fold = 1 }", ["no problem of dots matches", "{'fold': 1}"]),
+        (
+            '{ attribute = "bright" }',
+            '{ attribute = ["brihgt"] }',
+            ["where = { attribute = [\"brihgt\"] }. Did you mean 'bright'?"],
+        ),
+        (
+            '{ attribute = "bright" }',
+            "{ fold = 1 }",
+            ["no problem of dots matches", "where = { fold = 1 }. Its facets"],
+        ),
         ('"brightness"', '"brightnes"', ["row 'Truth'", "Did you mean 'brightness'?", "Installed rankers: boom"]),
         ('"brightness"', '{ name = "brightness", sing = 1 }', ["row 'Truth'", "no parameter 'sing'", "'sign'?"]),
         ("values = [1, 2]", 'values = "1"', ["row 'Level'", "parameter 'values'", "got '1'"]),
-        ('metric = "pairwise-accuracy"', 'metric = "acuracy"', ["column 1", "no metric named"]),
+        ('metric = "pairwise-accuracy"', 'metric = "acuracy"', ["benchmark toy, at the top: no metric named"]),
         ('dataset = "dots"', 'dataset = "dotz"', ["no dataset named 'dotz'", "Did you mean 'dots'?"]),
         ('dataset = "dots"', 'dataset = { name = "dots", tests = ["a", "b"] }', ["'Bright'", "Tests of dots", "a, b"]),
         ('label = "All"', 'label = "All"\ntest = "far"', ["column 'All'", "no test 'far'", 'test = "test"']),
@@ -403,7 +412,7 @@ def test_a_failed_cell_is_tried_again_unless_told_otherwise(lab):
     assert lab.run(text, retry=False).plan.fitted == 0
     again = lab.run(text)
     assert (again.plan.fitted, again.exit_code) == (4, 1)
-    assert {c.reason for c in again.cells if c.row == "Boom"} == {"ValueError: boom"}
+    assert {c.reason for c in again.cells if c.row == "Boom"} == {"ValueError: boom (dots_plugins.py, line 132)"}
 
 
 def test_rows_that_read_inputs_are_known_before_they_run(planned):

@@ -116,3 +116,16 @@ def test_the_package_gives_its_names_and_no_others():
     assert all(hasattr(rankbench, name) for name in rankbench.__all__)
     with pytest.raises(AttributeError, match="module 'rankbench' has no attribute 'ranker'"):
         _ = rankbench.ranker
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(None, "gave NoneType"), (3, "gave int"), ([None], "yielded NoneType"), ([3], "yielded int")]
+)
+def test_a_dataset_that_gives_something_else_than_problems_is_told_so(tmp_path, given, said):
+    class Wrong(rankbench.Dataset):
+        def problems(self, root):
+            return given
+
+    for ask in (lambda: Wrong().facets(tmp_path), lambda: Wrong().problem(tmp_path, {})):
+        with pytest.raises(rankbench.errors.PluginError, match=rf"Wrong: problems\(\) {said}; it must yield rankbench"):
+            ask()

@@ -101,8 +101,8 @@ TEST = rankbench.Pairs([3, 4], [4, 5], [1, -1])
         ({"tests": rankbench.Pairs([3, 4], [4, 5], [0, 0])}, "test 'test' has 2 pairs and every one is a tie"),
         ({"train": rankbench.Pairs([0], [1], None)}, "train has no labels"),
         ({"train": [[0, 1, 1]]}, "train is list; it must be rankbench.Pairs"),
-        ({"tests": TRAIN}, r"2 images are in training and in test 'test' \(first: b\)|3 images are in training"),
-        ({"train_images": [5]}, r"1 images are in training and in test 'test' \(first: f\). Split by image, or give"),
+        ({"tests": TRAIN}, r"2 images both in training and in test 'test' \(first: b\)|3 images both in training"),
+        ({"train_images": [5]}, r"1 image both in training and in test 'test' \(first: f\). Split by image, or give"),
         ({"train_images": [6]}, "train_images names image 6 of 6"),
         ({"train_images": [0.5]}, "train_images must be one-dimensional integers"),
         ({"facets": {"fold": None}}, "facet 'fold' is None; use a string or a number"),
@@ -119,11 +119,13 @@ def test_problems_that_cannot_be(parts, message):
 def test_an_overlap_needs_a_reason_and_without_names_a_number():
     nameless = rankbench.Images.from_arrays(pixels(6))
     with pytest.raises(
-        rankbench.DataError, match=r"^problem: 1 images are in training and in test 'test' \(first: 3\)"
+        rankbench.DataError, match=r"^problem: 1 image both in training and in test 'test' \(first: 3\)"
     ):
         rankbench.Problem(nameless, TRAIN, TEST, train_images=[3])
     kept = rankbench.Problem(nameless, TRAIN, TEST, train_images=[3], overlap="the paper's own split")
     assert kept.canonical().overlap == "the paper's own split"
+    reworded = rankbench.Problem(nameless, TRAIN, TEST, train_images=[3], overlap="as published")
+    assert reworded.canonical().fingerprint == kept.canonical().fingerprint
     assert len(kept.canonical().training_rows()) == 4
 
 

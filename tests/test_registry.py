@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+import tomllib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from dots import install
 import rankbench
 from rankbench.errors import BenchmarkError, PluginError
 from rankbench.plugin import FeatureChoice, Features, File
-from rankbench.registry import Broken, Registry, build, plain, resolved
+from rankbench.registry import Broken, Registry, as_toml, build, description, parameters_of, plain, resolved
 
 GOOD = '''
     import rankbench
@@ -192,6 +193,34 @@ def test_a_name_brought_twice_is_refused_naming_both_packages():
         registry.find("features", "x")
 
 
+class Unrelated:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "message"),
+    [
+        ("MeanColor", rankbench.Ranker, "ranker 'MeanColor' is not named in kebab case; call it 'mean-color'"),
+        ("mean_color", rankbench.Ranker, "ranker 'mean_color' is not named in kebab case; call it 'mean-color'"),
+        ("RankSVM2", rankbench.Ranker, "ranker 'RankSVM2' is not named in kebab case; call it '"),
+        ("-", rankbench.Ranker, "ranker '-' is not named in kebab case"),
+        ("mean", rankbench.Metric, "ranker 'mean' is no ranker: its class Metric must inherit rankbench.Ranker"),
+        ("mean", Unrelated, "ranker 'mean' is no ranker: its class Unrelated must inherit rankbench.Ranker"),
+    ],
+)
+def test_a_wrong_name_or_class_costs_that_plugin_alone(name, cls, message):
+    registry = Registry()
+    registry.add(hooks(rankers={name: cls, "good-2": rankbench.Ranker}), "acme")
+    assert registry.names("rankers") == ["good-2"]
+    (one,) = registry.broken
+    assert one.message.startswith(message)
+    with pytest.raises(PluginError) as raised:
+        registry.build("rankers", name, {})
+    assert str(raised.value) == f"{one.message}."
+    with pytest.raises(BenchmarkError):  # others are not blamed for it
+        registry.find("rankers", "nobody")
+
+
 def test_helper_packages_of_the_distribution_count_to_its_source(packages, tmp_path):
     (tmp_path / "acme_helpers").mkdir()
     (tmp_path / "acme_helpers" / "__init__.py").write_text("WIDTH = 3\n")
@@ -239,6 +268,42 @@ class Tuned:
     computed: int = field(default=0, init=False)
 
 
+def test_parameters_are_told_in_the_words_of_a_benchmark_file():
+    told = {one.name: (one.type, one.shown) for one in parameters_of(Tuned)}
+    assert told == {
+        "c": ("float", "1"),
+        "width": ("int", "3"),
+        "kind": ('"hinge" or "log"', '"hinge"'),
+        "sizes": ("list of int", "[1, 2]"),
+        "features": ("features", '[{ name = "hog", normalize = "l2" }]'),
+        "weights": ("file", "not set"),
+        "options": ("table", "{}"),
+        "later": ("float", "0.5"),
+        "tags": ("list", '["new"]'),
+    }
+
+    @dataclass
+    class Needy:
+        """What it is.
+
+        More.
+        """
+
+        name: str | int
+
+    assert [(one.type, one.required, one.shown) for one in parameters_of(Needy)] == [
+        ("string or int", True, "required")
+    ]
+    assert description(Needy) == "What it is.\n\nMore."
+    assert description(Tuned) == "", "what @dataclass writes is no docstring"
+    assert parameters_of(Unrelated) == []
+
+
+@pytest.mark.parametrize("value", [True, 0.5, 'a "quoted" é', [1, [2]], {"a": {"b": [False, "x"]}, "c": 3}, {}])
+def test_values_are_written_as_toml_reads_them(value):
+    assert tomllib.loads(f"x = {as_toml(value)}")["x"] == value
+
+
 def test_parameters_are_checked_and_converted():
     made = build(Tuned, {"c": 2, "sizes": [3], "features": ["hog", {"name": "gist", "cells": [2, 4]}]}, "ranker 'x'")
     assert (made.c, type(made.c), made.sizes) == (2.0, float, (3,))
@@ -257,7 +322,7 @@ def test_parameters_are_checked_and_converted():
         ({"width": True}, "ranker 'x', parameter 'width': expected `int`, got `bool`; got True."),
         ({"width": "3"}, "ranker 'x', parameter 'width': expected `int`, got `str`; got '3'."),
         ({"c": "high"}, "ranker 'x', parameter 'c': expected `float`, got `str`; got 'high'."),
-        ({"kind": "square"}, "ranker 'x', parameter 'kind': invalid enum value 'square'; got 'square'."),
+        ({"kind": "square"}, "ranker 'x', parameter 'kind': expected \"hinge\" or \"log\"; got 'square'."),
         ({"sizes": [1, "2"]}, "ranker 'x', parameter 'sizes': expected `int`, got `str` - at `$[1]`; got [1, '2']."),
         ({"weights": 3}, "ranker 'x', parameter 'weights': expected File"),
         (
@@ -301,7 +366,7 @@ def test_a_class_may_refuse_what_its_types_allow():
         pass
 
     assert isinstance(build(Plain, {}, "x"), Plain)
-    with pytest.raises(BenchmarkError, match=r"x has no parameter 'c'\. It has: none\."):
+    with pytest.raises(BenchmarkError, match=r"x has no parameter 'c'\. It has: none\. .*is @dataclass missing\?$"):
         build(Plain, {"c": 1}, "x")
 
 

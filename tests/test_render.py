@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -18,14 +19,12 @@ from rankbench.table import Entry, Head, Table
 TEXT = """\
 Shoes
 
-                                                       Shoes    Shoes
-                        Open    reported           Pointy at    Error
-                                                         the
-                                                    front[1]
-------------  --------------  ----------  ------------------  -------
-HOG            82.12  ± 0.50       81.00  *79.00* ± 10.25[2]     0.0†
-GIST[3]       *82.13*                      ! 1/2                   ?
-Votes & more       –                           …                 0.5
+                                                             Shoes    Shoes
+                        Open    reported    Pointy at the front[1]    Error
+------------  --------------  ----------  ------------------------  -------
+HOG            82.12  ± 0.50       81.00        *79.00* ± 10.25[2]     0.0†
+GIST[3]       *82.13*                            ! 1/2                   ?
+Votes & more       –                                 …                 0.5
 Paper                              99.50
 
 Metrics: pairwise-accuracy (%) in Open, Pointy at the front; error (lower is better) in Error. Mean
@@ -180,6 +179,37 @@ def test_a_terminal_gets_bold_type_and_aligned_numbers(table):
     plain = text.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
     rows = plain[plain.index(next(line for line in plain if line.startswith("---"))) + 1 :][:3]
     assert len({row.index(".") for row in rows[:2]}) == 1
+
+
+def test_long_heads_go_on_in_the_next_line_only_where_room_is_short(table):
+    assert max(map(len, render(table, "text").splitlines())) <= 100
+    table.heads[0].label = "Open to the wind and the weather"
+    table.heads[2].label = "Error in the last of all years"
+    lines = render(table, "text").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert not any("Pointy at the front[1]" in line for line in lines[:9])
+    assert lines[2].split() == ["Shoes", "Shoes"]
+
+
+def test_footnotes_of_marks_and_numbers_follow_at_once(table):
+    entries = [[done(82.125, best=True, notes=["a"])], [done(5.0, notes=["a"])]]
+    entries.append([Entry(status="failed", cells=1, notes=["b"])])
+    head = Head("A", None, "m", 2, True)
+    text = render(Table("T", "", [head], ["x", "y", "z"], entries, [[], [], []], []), "text")
+    rows = text.splitlines()[4:7]
+    assert [row.split()[1] for row in rows] == ["*82.12*[1]", "5.00[1]", "![2]"]
+    assert rows[0].index(".") == rows[1].index(".")
+
+
+def test_tables_of_one_title_are_told_apart_by_their_files(table):
+    table.name = "first"
+    other = replace(table, name="second")
+    text = render_all([table, other], "text")
+    assert [line for line in text.splitlines() if line.startswith("Shoes (")] == ["Shoes (first)", "Shoes (second)"]
+    assert [one["benchmark"] for one in json.loads(render_all([table, other], "json"))] == ["first", "second"]
+    lines = csv.DictReader(io.StringIO(render_all([table, other], "csv")))
+    assert {(line["benchmark"], line["title"]) for line in lines} == {("first", "Shoes"), ("second", "Shoes")}
+    assert render(table, "text").startswith("Shoes\n")
 
 
 def test_several_tables_are_one_document(table):

@@ -63,7 +63,7 @@ def test_equal_scores_teach_nothing():
 
 
 def test_features_that_are_not_finite_are_named():
-    with pytest.raises(rankbench.DataError, match=r"1 images are not finite \(first: 1\)"):
+    with pytest.raises(rankbench.DataError, match=r"not finite, of 1 of 2 images \(first: 1\)"):
         Ridge().fit(numbered([1.0, 2.0]), PAIR, SimpleRun(vectors=[[1.0], [np.nan]]))
 
 

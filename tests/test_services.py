@@ -1,5 +1,6 @@
 """What stands behind Run: features, pixels, shared artefacts, hold-out, curves and the clock."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ from PIL import Image
 from traced import cell_run, lines, toy
 
 import rankbench
+from rankbench.cell import TestSet, key_of
 from rankbench.errors import NotApplicable, PluginError, UnreadableImage
 from rankbench.features import RowStore, StoredRows, resize
 from rankbench.files import read_state
-from rankbench.services import Clock, Fitting
+from rankbench.services import CellRun, Clock, Door, Fitting, Services
+from rankbench.worker import judge
 
 
 def process(code, *arguments):
@@ -167,7 +170,7 @@ def test_problems_with_equal_training_images_share_a_fitted_feature(tmp_path):
         cell_run(problem, tmp_path, ["centered"]).features(problem.judged()[0], ["centered"])
         assert len(list((tmp_path / "cache" / "fitted").glob("*/state.json"))) == count
     bare = rankbench.Problem(rankbench.Images.from_arrays(list(first.images)), first.train, first.tests).canonical()
-    with pytest.raises(NotApplicable, match=r"feature 'centered' needs images.columns\['category'\]"):
+    with pytest.raises(NotApplicable, match="feature 'centered' learns from the column 'category', which"):
         cell_run(bare, tmp_path, ["centered"]).features(bare.judged()[0], ["centered"])
 
 
@@ -413,6 +416,129 @@ def test_whatever_an_artefact_depends_on_makes_another(tmp_path):
     assert len({first, *others}) == len(built) == 7
 
 
+def test_an_artefact_is_built_anew_when_a_feature_or_file_it_reads_changes(tmp_path, monkeypatch):
+    problem = toy()
+    choice = {"name": "weighted", "weight": "w.txt", "normalize": "none"}
+
+    def ask(weight=2, names=(choice,), own="1", scene=problem):
+        (tmp_path / "w.txt").write_text(str(weight))
+        (tmp_path / "own.txt").write_text(own)
+        run = cell_run(scene, tmp_path, names, fit_digest="given", files={"own": rankbench.File("own.txt")})
+        run.services.root = tmp_path
+
+        def build(inner):
+            built.append(run)
+            return {"sum": float(inner.features(scene.training()[0], names)[:].sum())}
+
+        return run.shared("words", {}, build)["sum"]
+
+    built = []
+    first = ask()
+    assert (ask(), len(built)) == (first, 1)
+    assert (ask(weight=3), len(built)) == (first * 1.5, 2)
+    assert (ask(own="2"), len(built)) == (first, 3)
+    monkeypatch.setattr(traced.Weighted, "version", "2")
+    assert (ask(), len(built)) == (first, 4)
+    monkeypatch.undo()
+    monkeypatch.setattr("rankbench.registry.source_digest", lambda module, packages: "edited")
+    assert (ask(), len(built)) == (first, 5)
+    named = [{"name": "named", "normalize": "none"}]
+    ask(names=named)
+    inputs = {"votes": problem.images.inputs["votes"] + 1000}
+    other = rankbench.Images.from_arrays(list(problem.images), names=problem.images.names, inputs=inputs)
+    before = len(built)
+    assert ask(names=named, scene=rankbench.Problem(other, problem.train, problem.tests).canonical()) > 1000
+    assert len(built) == before + 1
+
+
+def public(thing, depth=4, seen=None):
+    """Everything within reach of an object's public attributes."""
+    seen = {} if seen is None else seen
+    if depth and id(thing) not in seen and not isinstance(thing, type):
+        seen[id(thing)] = thing
+        for name in dir(thing) if type(thing).__module__.startswith("rankbench") else ():
+            if not name.startswith("_"):
+                public(getattr(thing, name), depth - 1, seen)
+    return seen.values()
+
+
+class Wanderer(rankbench.Ranker):
+    """Follows every public attribute of its Run."""
+
+    met: list = []
+
+    def fit(self, images, pairs, run):
+        run.shared("words", {}, lambda inner: self.look("build", inner))
+        return self.look("fit", run) and self
+
+    def score(self, images, run):
+        self.look("score", run)
+        return np.zeros(len(images))
+
+    def look(self, where, run):
+        self.met.append((where, list(public(run))))
+        return {"seen": where}
+
+
+class WandererFeature(rankbench.Feature):
+    uses = ("category",)
+
+    def fit(self, images, run):
+        Wanderer().look("feature fit", run)
+        return self
+
+    def extract(self, images, run):
+        Wanderer().look("extract", run)
+        return np.zeros((len(images), 1), np.float32)
+
+
+def test_no_public_attribute_of_a_run_leads_to_names_columns_or_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr(Wanderer, "met", [])
+    problem = toy()
+    run = cell_run(problem, tmp_path, ["centered"], fit_digest="given")
+    ranker = Wanderer().fit(*problem.training(), run.door)
+    judge(ranker, problem, run, None, {"test": TestSet.of(problem, "test")})
+    run.services.registry.plugins["features", "centered"] = dataclasses.replace(
+        run.services.registry.find("features", "centered"), target=WandererFeature
+    )
+    run.features(problem.judged()[0], ["centered"])
+    assert {where for where, _ in Wanderer.met} == {"fit", "build", "score", "feature fit", "extract"}
+    for where, found in Wanderer.met:
+        kinds = {type(one) for one in found}
+        assert not kinds & {CellRun, Services, rankbench.Images, rankbench.Problem, Fitting}, where
+        assert np.random.Generator in kinds, "the walk follows attributes"
+        assert isinstance(found[0], Door)
+
+
+def test_a_private_folder_is_removed_by_the_process_that_does_the_work_alone(tmp_path):
+    class Checkpoints(traced.Level):
+        def extract(self, images, run):
+            (run.folder / "checkpoint").write_text("x")
+            return super().extract(images, run)
+
+    problem = toy()
+    run = cell_run(problem, tmp_path, ["level"], fit_digest="given")
+    run.services.registry.plugins["features", "level"] = dataclasses.replace(
+        run.services.registry.find("features", "level"), target=Checkpoints
+    )
+    images, _ = problem.training()
+    run.features(images, ["level"])
+    (store,) = (tmp_path / "cache" / "features").glob("*")
+    run.shared("words", {}, lambda inner: {"x": str(inner.folder)})
+    (words,) = (tmp_path / "cache" / "shared").glob("*/state.json")
+    _, key = run._feature(run.declared[0])
+    for scratch in (
+        store.parent / f"{key_of(key)}.run",
+        words.parent.with_name(Path(run.shared("words", {}, None)["x"]).name),
+    ):
+        assert not scratch.exists()
+        scratch.mkdir()  # another process is at work in it
+        (scratch / "checkpoint").write_text("theirs")
+        run.features(images, ["level"])
+        run.shared("words", {}, None)
+        assert (scratch / "checkpoint").read_text() == "theirs"
+
+
 def test_artefacts_belong_to_fit_and_are_never_pickled(tmp_path):
     run = cell_run(toy(), tmp_path)
     with pytest.raises(PluginError, match=r"ranker 'x' of package y called run.shared\('words'\) outside fit"):
@@ -456,3 +582,75 @@ def test_a_phase_within_another_is_counted_once():
     assert wall["decode"] >= 0.05
     assert clock.phases["fit"]["cpu_seconds"] > 0
     assert clock.phases["decode"]["cpu_seconds"] < 0.04
+
+
+# ----------------------------------------------------------------------------------------------- a store of many chunks
+
+
+def chunked(folder, count):
+    """A store of `count` chunks of one row each: row k is [k]."""
+    ids = np.random.default_rng(0).integers(0, 256, (count, 32), dtype=np.uint8)
+    for k in range(count):
+        (folder / f"{k:04d}").mkdir(parents=True)
+        np.save(folder / f"{k:04d}" / "ids.npy", ids[k : k + 1])
+        np.save(folder / f"{k:04d}" / "rows.npy", np.array([[k]], np.float32))
+    return ids
+
+
+def test_a_store_may_have_more_chunks_than_a_process_may_open_files(tmp_path):
+    chunked(tmp_path / "s", 200)
+    code = """
+        import resource, sys
+        from pathlib import Path
+        import numpy as np
+        from rankbench.features import RowStore
+        folder = Path(sys.argv[1])
+        ids = np.concatenate([np.load(path) for path in sorted(folder.glob("*/ids.npy"))])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
+        store = RowStore(folder)
+        store.refresh()
+        rows = store.rows(ids)
+        assert len(store.missing(ids)) == 0
+        assert rows[:].ravel().tolist() == rows[:].ravel().tolist() == list(range(200))
+        print("good")
+    """
+    pytest.importorskip("resource")
+    assert process(code, tmp_path / "s").communicate()[0] == "good\n"
+
+
+@pytest.mark.parametrize("file", ["rows.npy", "ids.npy"])
+@pytest.mark.parametrize("left", [0, 20, 90, 130])
+def test_a_damaged_chunk_is_computed_again(tmp_path, file, left):
+    ids = chunked(tmp_path / "s", 3)
+    path = tmp_path / "s" / "0001" / file
+    path.write_bytes(path.read_bytes()[:left])
+    store = RowStore(tmp_path / "s")
+    asked = []
+
+    def compute(rows):
+        asked.extend(rows.tolist())
+        yield np.full((len(rows), 1), 9, np.float32)
+
+    store.fill(ids, compute)
+    assert (asked, store.rows(ids)[:].ravel().tolist()) == ([1], [0, 9, 2])
+    again = RowStore(tmp_path / "s")
+    again.refresh()
+    assert len(again.missing(ids)) == 0
+
+
+def test_a_chunk_that_goes_while_it_is_in_use_is_named(tmp_path):
+    ids = chunked(tmp_path / "s", 70)
+    store = RowStore(tmp_path / "s")
+    store.refresh()
+    rows = store.rows(ids)
+    assert rows[:].sum() == sum(range(70))
+    (tmp_path / "s" / "0000" / "rows.npy").unlink()
+    with pytest.raises(rankbench.errors.StoreError, match=r"0000.rows\.npy: has gone from the cache or is damaged"):
+        rows[:]
+
+
+def test_rows_that_never_arrive_are_an_error_and_no_endless_loop(tmp_path):
+    ids = np.zeros((2, 32), np.uint8)
+    ids[1] = 1
+    with pytest.raises(rankbench.errors.StoreError, match="just stored there cannot be read back"):
+        RowStore(tmp_path / "s").fill(ids, lambda rows: iter([np.zeros((0, 1), np.float32)]))

@@ -15,6 +15,7 @@ import rankbench
 from rankbench.cell import Outcome, TestSet
 from rankbench.errors import DataError, StoreError
 from rankbench.store import ResultStore, smallest
+from rankbench.testing import bright_squares
 
 
 @pytest.fixture
@@ -94,9 +95,53 @@ def test_a_test_that_was_not_judged_and_a_torn_file_are_named(store):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StoreError, match=r"scores\.npz: cannot be read \(.*Delete its folder and run again"):
         store.outcome("k", "test")
-    (store.cell("k") / "record.json").write_text("{")
-    with pytest.raises(StoreError, match=r"record\.json: is no JSON"):
-        store.record("k")
+
+
+@pytest.mark.parametrize("torn", ["{", "", "[]", "{}"])
+def test_a_damaged_record_counts_as_not_there_and_is_replaced(store, torn):
+    store.save("k", {"status": "done", "take": 1}, OUTCOMES)
+    (store.cell("k") / "record.json").write_text(torn)
+    assert not store.has("k")
+    assert store.record("k") is None
+    assert list(store.records()) == []
+    assert store.save("k", {"status": "done", "take": 2}, OUTCOMES)
+    assert store.record("k")["take"] == 2
+    (store.cell("k") / "record.json").unlink()
+    assert store.save("k", {"status": "done", "take": 3}, OUTCOMES)
+    assert store.record("k")["take"] == 3
+
+
+def test_a_damaged_failure_or_plan_gives_way_to_the_one_before(store):
+    store.save_failure("k", {"take": 1})
+    store.save_failure("k", {"take": 2})
+    newest = sorted((store.root / "failures" / "k").glob("*/record.json"))[-1]
+    newest.write_bytes(b"")
+    assert store.failure("k")["take"] == 1
+    assert store.save_plan("b", {"number": 0, "toml": "a"}) == 1
+    assert store.save_plan("b", {"number": 0, "toml": "b"}) == 2
+    (store.root / "plans" / "b" / "000002.json").write_bytes(b"")
+    assert store.plan("b")["toml"] == "a"
+    assert store.save_plan("b", {"number": 0, "toml": "c"}) == 3
+    assert store.benchmarks() == ["b"]
+    (store.root / "plans" / "empty").mkdir()
+    assert store.benchmarks() == ["b"]
+
+
+def test_a_damaged_test_set_is_stored_again(store):
+    problem = bright_squares(train=4, test=4, pairs=3).canonical()
+    test = TestSet.of(problem, "test")[0]
+    digest = store.save_test(test)
+    assert store.has_test(digest)
+    path = store.root / "tests" / digest / "test.npz"
+    path.write_bytes(path.read_bytes()[:60])
+    assert not store.has_test(digest)
+    store.save_test(test)
+    assert store.test(digest).digest == digest
+
+
+def test_a_record_with_half_a_character_is_stored(store):
+    store.save_failure("k", {"error": {"message": "folder roo\udce9: cannot be decoded"}})
+    assert store.failure("k")["error"]["message"] == "folder roo\udce9: cannot be decoded"
 
 
 def test_an_edit_is_accepted_for_one_cell_and_one_source(store):

@@ -249,7 +249,7 @@ def test_one_interrupt_finishes_what_is_running_and_a_rerun_does_the_rest(tiny):
     tiny.wait_for("fit")
     runner.send_signal(signal.SIGINT)
     _, error = runner.communicate(timeout=30)
-    assert "Stopping: 1 running cells will be finished. Ctrl-C again stops them too." in error
+    assert "Stopping once what runs is finished (1 now). Ctrl-C again stops that too." in error
     assert "KeyboardInterrupt" in error
     assert len(tiny.notes("fitted")) == 1
     assert len(dict(tiny.store.records())) == 1
@@ -329,10 +329,13 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tiny):
     runner = tiny.start(tiny.write({"good": {"name": "steady"}, "bad": {"name": "trouble"}}, seeds=(0, 1)), quiet=False)
     _, error = runner.communicate(timeout=60)
     lines = error.splitlines()
-    assert len(lines) == 4
-    assert all(re.fullmatch(rf"\[{number}/4\] .*( left| in all)\)", line) for number, line in enumerate(lines, 1))
-    assert re.match(r"\[1/4\] done  good · tiny problem=0 · seed 0 \(\d+ s left\)", lines[0])
-    assert "bad · tiny problem=0 · seed 1: ValueError: the loss is a kangaroo" in lines[3]
+    assert lines[0] == "4 cells to fit"
+    assert len(lines) == 5
+    assert all(re.match(rf"\[{number}/4\] ", line) for number, line in enumerate(lines[1:], 1))
+    assert re.match(r"\[1/4\] done  good · tiny problem=0 · seed 0 \(running: ", lines[1])  # nothing known of "bad"
+    assert re.search(r"\(\d+ s left\)$", lines[3])
+    assert "bad · tiny problem=0 · seed 1: ValueError: the loss is a kangaroo" in lines[4]
+    assert re.search(r"\(\d+ s in all\)$", lines[4])
     assert "\r" not in error
     assert "\x1b" not in error
 
@@ -363,8 +366,9 @@ def test_progress_is_a_bar_with_an_estimate_on_a_terminal(tiny):
     assert runner.wait(timeout=30) == 0
     text = shown.decode()
     assert "4/4" in text
-    assert re.search(r"\d\d:\d\d<", text), "no estimate"
-    assert "good: 0 loss 1" in text
+    assert "running: good" in text
+    assert " s left" in text, "no estimate"
+    assert "good (step 0 loss 1)" in text
     assert "bad · tiny problem=0 · seed 0: ValueError: the loss is a kangaroo" in text
 
 
@@ -373,3 +377,17 @@ def test_cells_of_one_problem_are_fitted_side_by_side(tiny):
     tiny.run(rows, count=3, in_process=True)
     problems = [note["problem"] for note in tiny.notes("fit")]
     assert sum(a != b for a, b in pairwise(problems)) == 2
+
+
+@pytest.mark.parametrize("how", ["closed", "nobody reads"])
+def test_a_lost_progress_stream_stops_nothing(tiny, how):
+    path = tiny.write({"good": {"name": "steady"}}, seeds=range(3))
+    close = "sys.stderr.close(); sys.stderr = None;" if how == "closed" else ""
+    script = f"import sys, json, rankbench; {close} rankbench.run(sys.argv[1], **json.loads(sys.argv[2]))"
+    options = {k: str(v) if k in ("data", "results", "cache") else v for k, v in tiny.options(quiet=False).items()}
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-c", script, str(path), json.dumps(options)]
+    subprocess.run(command, env=environment(), stderr=theirs, check=False, timeout=60)
+    os.close(theirs)
+    assert len(dict(tiny.store.records())) == 3

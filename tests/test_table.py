@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import statistics
 
@@ -106,6 +107,7 @@ def test_reported_figures_stand_beside_measured_ones(lab):
     assert frame.loc["Truth", "All (reported)"] == 3.25
     assert frame.loc["Paper", "Bright (reported)"] == 1.0
     assert entry(result, "Truth", "All").reported.source == "A 2020"
+    assert entry(result, "Paper", "Bright").status == "reported"
     assert not entry(result, "Paper", "Bright").best
     assert math.isnan(frame.loc["Paper", "Bright"])
 
@@ -158,10 +160,9 @@ def test_each_status_is_told_apart(lab):
     assert entry(result, "Level", "Gone").status == "missing data"
     assert entry(result, "boom", "All").status == "failed"
     assert entry(result, "refuses", "All").status == "not applicable"
-    assert result.drawn().row_notes[1:] == [
-        ["failed: ValueError: boom"],
-        ["not applicable: needs images.columns['category']"],
-    ]
+    failed, refused = result.drawn().row_notes[1:]
+    assert re.fullmatch(r"failed: ValueError: boom \(dots_plugins\.py, line \d+\)", failed[0])
+    assert refused == ["not applicable: needs images.columns['category']"]
     only = lab.run(HEAD + COLUMNS + LEVEL + TRUTH, name="other", only="Level")
     assert entry(only, "Truth", "All").status == "to do"
 
@@ -202,7 +203,8 @@ def test_numbers_of_footnotes_add_up_over_problems_and_not_over_seeds():
         for problem, count in (("a", 2), ("b", 5)):
             remarks.add(problem, f"{count} images could not be read")
             remarks.add(problem, "a plain remark")
-    assert remarks.notes() == ["7 images could not be read", "a plain remark"]
+            remarks.add(problem, f"{count} of 10 pairs were left out")
+    assert remarks.notes() == ["7 images could not be read", "a plain remark", "7 of 20 pairs were left out"]
 
 
 def test_unreadable_images_are_footnoted(lab):
@@ -347,5 +349,17 @@ def test_a_store_with_holes_says_what_is_gone(lab):
 
 def test_a_wrong_metric_names_its_column(lab):
     drawer = Drawer(Registry.installed(), ResultStore(lab.results))
-    with pytest.raises(Exception, match=r"column 'Bright': no metric named 'men-score'\. Did you mean"):
+    with pytest.raises(Exception, match=r"^benchmark toy, at the top: no metric named 'men-score'\. Did you mean"):
         drawer.draw(Benchmark.parse(TOY.replace("mean-score", "men-score"), "toy", "toy.toml"))
+
+
+def test_only_counts_add_up_over_problems():
+    from rankbench.table import Remarks
+
+    remarks = Remarks()
+    for problem in "abc":
+        remarks.add(problem, "2009 release of the labels is used")
+        remarks.add(problem, "12 images could not be read")
+        remarks.add(problem, "3 of 20 pairs were dropped")
+    expected = ["2009 release of the labels is used", "36 images could not be read", "9 of 60 pairs were dropped"]
+    assert remarks.notes() == expected

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from rankbench.testing import (
     metric_findings,
     ranker_findings,
 )
+from rankbench.toys import by_value
 
 REGISTRY = Registry.installed()
 SLOW = {"siamese-small": {"size": 32, "minimum_steps": 60}}  # what makes it quick enough for every run of the tests
@@ -110,6 +112,29 @@ class OddParameter(Good):
     scale: object = field(default_factory=object)
 
 
+class Undecorated(rankbench.Ranker):
+    scale: float = 1.0
+
+
+@dataclass
+class Decorated(Good):
+    power: float = 1.0
+
+
+class UndecoratedChild(Decorated):
+    offset: "float" = 0.0
+
+
+class OwnInit(Good):
+    def __init__(self, gain=1.0):
+        super().__init__(gain)
+
+
+class NeedsArgument(rankbench.Ranker):
+    def __init__(self, gain):
+        self.gain = gain
+
+
 class ReturnsNothing(Good):
     def fit(self, images, pairs, run):
         return None
@@ -123,11 +148,6 @@ class WrongShape(Good):
 class NotANumber(Good):
     def score(self, images, run):
         return np.full(len(images), np.nan)
-
-
-class SinglePrecision(Good):
-    def score(self, images, run):
-        return super().score(images, run).astype(np.float32)
 
 
 class ByTheClock(Good):
@@ -189,8 +209,8 @@ class Peeks(Good):
     """Reaches through its Run for what the core withheld."""
 
     def score(self, images, run):
-        scores = run.scope.columns["score"]
-        rows = {image.tobytes(): row for row, image in enumerate(run.scope)}
+        scores = run._run.scope.columns["score"]
+        rows = {image.tobytes(): row for row, image in enumerate(run._run.scope)}
         return np.array([scores[rows[image.tobytes()]] for image in images])
 
 
@@ -226,10 +246,13 @@ class DrawsGlobally(Good):
 BROKEN_RANKERS = {
     NoRanker: "is a rankbench.Ranker with JSON parameters: NoRanker does not inherit rankbench.Ranker",
     OddParameter: "is a rankbench.Ranker with JSON parameters: BenchmarkError: parameter value .* is no JSON value",
+    Undecorated: "with JSON parameters: 'scale' is no parameter. .* dataclass fields: is @dataclass missing",
+    UndecoratedChild: "with JSON parameters: 'offset' is no parameter",
+    OwnInit: "with JSON parameters: 'gain' is no parameter",
+    NeedsArgument: "with JSON parameters: TypeError: .* 'gain'",
     ReturnsNothing: "fits a small problem and returns itself: fit returned NoneType; it must return self",
-    WrongShape: r"gives finite float64 of the right shape: .*must give \(40,\) float64, not \(40, 1\)",
-    NotANumber: "gives finite float64 of the right shape: .*score gave nan for 40 of 40",
-    SinglePrecision: "gives finite float64 of the right shape: gave float32; it must be float64",
+    WrongShape: r"gives finite numbers of the right shape: .*must give \(40,\) float64, not \(40, 1\)",
+    NotANumber: "gives finite numbers of the right shape: .*score gave nan for 40 of 40",
     ByTheClock: "same seed, same scores on CPU: a second fit with the same seed gave others",
     HiddenByTheCache: "same seed, same scores on CPU: a second fit with the same seed gave others",
     SecretlySeeded: "does not depend on the seed, as it says: seeded = False, but seed 1 gave others",
@@ -251,6 +274,26 @@ def test_each_broken_ranker_is_found(broken, message):
     found = ranker_findings(broken, REGISTRY)
     with pytest.raises(AssertionError, match=message):
         found.settle()
+
+
+@pytest.mark.parametrize("convert", [list, np.float32, lambda scores: scores.round().astype(np.int64)])
+def test_scores_may_be_whatever_makes_an_array_of_numbers(convert):
+    class Converts(Good):
+        def score(self, images, run):
+            return convert(10 * super().score(images, run))
+
+    check_ranker(Converts())
+
+
+def test_annotations_that_are_no_parameters_pass():
+    class Annotated(Decorated):
+        version: ClassVar[str] = "2"
+        levels: "ClassVar[int]" = 3
+        learns: bool = True
+        sign_: float
+        _cached: float = 0.0
+
+    assert ranker_findings(Annotated, REGISTRY)[0].good
 
 
 def test_a_findings_message_says_where_a_plugin_raised():
@@ -375,7 +418,7 @@ def test_a_feature_that_uses_a_column_the_toy_has_not_is_skipped():
 
     found = feature_findings(UsesVotes, REGISTRY)
     assert [one.mark for one in found] == ["ok", "--"]
-    assert "needs images.columns['votes']" in found[-1].message
+    assert "needs the column 'votes'" in found[-1].message
 
 
 # ------------------------------------------------------------------------------------------------------ broken metrics
@@ -460,6 +503,10 @@ class Empty(GoodDataset):
         return []
 
 
+class LooseParameter(GoodDataset):
+    count: int = 3
+
+
 class Repeats(GoodDataset):
     def facets(self, root):
         return [{"number": 0}, {"number": 0}]
@@ -494,8 +541,10 @@ class OrderedDigests(GoodDataset):
 
 BROKEN_DATASETS = {
     SaysItIsThere: "says what it needs: .*nowhere is not there, but said to be",
-    SaysNotWhere: "says what it needs: .*nowhere is missing and `get` does not say where to get it",
+    SaysNotWhere: "says what it needs: .*nowhere is missing and `get` does not say where to get it; set `get`, or, "
+    'if the dataset reads no files, set folder = ""',
     Empty: "lists distinct facets: has no problem",
+    LooseParameter: "is a rankbench.Dataset with JSON parameters: 'count' is no parameter",
     Repeats: "lists distinct facets: two problems have equal facets",
     OtherFacets: r"number=0: loads alone, the same each time: problem\(\{'number': 0\}\) has facets \{'number': 1\}",
     Moves: "number=0: loads alone, the same each time: a second load gave another fingerprint",
@@ -507,7 +556,7 @@ BROKEN_DATASETS = {
 def test_a_good_dataset_passes(tmp_path):
     check_dataset(GoodDataset(), tmp_path)
     found = dataset_findings(GoodDataset, tmp_path)
-    assert sum("a spy on" in one.name for one in found) == 10
+    assert sum("a spy on" in one.name for one in found) == 12
 
 
 @pytest.mark.parametrize(("broken", "message"), BROKEN_DATASETS.items(), ids=lambda one: getattr(one, "__name__", ""))
@@ -516,11 +565,55 @@ def test_each_broken_dataset_is_found(broken, message, tmp_path):
         dataset_findings(broken, tmp_path).settle()
 
 
+class Telling(GoodDataset):
+    """Names and columns that grow with the score; the first column tells nothing."""
+
+    def problem(self, root, facets):
+        toy = bright_squares(train=40, test=400, pairs=4000, size=16, seed=facets["number"])
+        rank = toy.images.columns["score"].argsort().argsort()
+        columns = {
+            "blank": np.zeros(len(rank)),
+            "score": toy.images.columns["score"],
+            "grade": [f"grade {place:04d}" for place in rank],
+            "vector": np.stack([rank // 20, rank], axis=1),
+        }
+        names = [f"square-{place:04d}" for place in rank]
+        images = rankbench.Images.from_arrays(list(toy.images), names=names, columns=columns)
+        return rankbench.Problem(images, toy.train, toy.tests, facets)
+
+
+@pytest.mark.parametrize("leak", ["names", "columns"])
+def test_the_spies_catch_a_core_that_leaks(leak, tmp_path, monkeypatch):
+    check_dataset(Telling(), tmp_path)
+
+    def leaky(problem, lost=None, inputs=()):
+        rows = problem.test_rows()
+        kept = {"names": True, "columns": ()} if leak == "names" else {"names": False, "columns": None}
+        return problem.images.take(rows, inputs=(), **kept), rows
+
+    monkeypatch.setattr("rankbench.problem.Problem.judged", leaky)
+    broken = {one.name.split(": ")[-1] for one in dataset_findings(Telling, tmp_path) if not one.good}
+    spies = {"names": ["names"], "columns": ["column 'grade'", "column 'score'", "column 'vector'"]}[leak]
+    assert sorted(broken) == [f"a spy on {spy} gets 50 %" for spy in spies]
+
+
+def test_spies_pass_over_values_nobody_knows():
+    assert by_value(np.array([3, np.nan, -1])).tolist() == [3, 0, -1]
+    assert by_value(np.array([True, False])).tolist() == [1, 0]
+    assert by_value(np.array(["b", "c", "a", "b"])).tolist() == [1, 2, 0, 1]
+
+
 def test_missing_data_is_no_failure_and_says_what_was_looked_for(tmp_path):
     found = dataset_findings(GoodDataset, tmp_path / "absent")
     assert [one.mark for one in found] == ["--"]
     assert str(tmp_path / "absent") in found[0].message
     assert "Draw them." in found[0].message
+
+
+def test_a_check_by_name_calls_a_dataset_by_that_name(tmp_path):
+    (finding,) = check("datasets", "manifest", REGISTRY, tmp_path)
+    assert finding.mark == "--"
+    assert finding.message.startswith(f"dataset manifest: not found:\n  {tmp_path / 'manifest'}")
 
 
 def test_images_that_are_names_alone_pass(tmp_path):

@@ -16,8 +16,9 @@ from tiny_runs import TESTS, TinyRuns, environment, grey_files, only
 import rankbench
 from rankbench.benchmark import Benchmark
 from rankbench.runner import Options, Runner
+from rankbench.seeding import seed_everything
 from rankbench.supervisor import Slots
-from rankbench.worker import BUSY, PeakMemory, Workshop, execute, seed_everything
+from rankbench.worker import BUSY, PeakMemory, Workshop, execute, single
 
 FILES = {"name": "tiny-files"}
 DECODER = {"decoder": {"name": "decoder"}}
@@ -219,19 +220,40 @@ def test_data_that_goes_away_fails_the_cell_with_what_was_looked_for(tiny, files
     assert str(tiny.data / "tiny-files") in record["error"]["message"]
 
 
+def test_a_plugin_edited_between_plan_and_fit_fails_the_cell(tiny):
+    runner = Runner(Options(**tiny.options(in_process=True)))
+    plan = runner.plan(Benchmark.read(tiny.write({"good": {"name": "steady"}})))
+    task = runner._task(plan, *runner.due(plan), False)
+    edited = task["about"] | {"sources": {"rankers/steady": "0" * 64}}
+    record = execute(Workshop.open(task["place"]), task | {"about": edited})
+    assert (record["status"], record["error"]["phase"]) == ("failed", "load")
+    assert record["error"]["message"] == (
+        "ranker 'steady' of package misbehaving: its source changed since the run was planned; run again."
+    )
+    assert not tiny.notes()
+    assert execute(Workshop.open(task["place"]), task)["status"] == "done"
+
+
 # ----------------------------------------------------------------------------------------------------- private folder
 
 
 def test_the_private_folder_survives_a_kill_and_is_removed_on_success(tiny):
     rows = {"checkpoints": {"name": "trouble", "how": "keeps-checkpoints"}}
     first = only(tiny.run(rows))
-    folder = tiny.cache / "running" / first.key
     assert first.status == "failed"
+    (folder,) = (tiny.cache / "running").glob(f"{first.key}*")
     assert (folder / "checkpoints").read_text() == "x"
     second = only(tiny.run(rows))
     assert second.status == "done"
     assert tiny.notes("folder")[0]["path"] == str(folder)
     assert not folder.exists()
+
+
+def test_an_attempt_after_unreadable_images_starts_without_checkpoints(tiny, files):
+    truncate(files[3])
+    cell = only(tiny.run({"decoder": {"name": "decoder", "checkpoint": True}}, dataset=FILES, in_process=True))
+    assert cell.status == "done", cell.reason
+    assert [note["checkpoint"] for note in tiny.notes()] == [False, False]
 
 
 # ---------------------------------------------------------------------------------------------- claims between runners
@@ -276,7 +298,9 @@ def test_a_failure_of_another_runner_one_waited_for_is_not_repeated(tiny, task):
     timer.join()
     assert record["error"]["message"] == "over there"
     assert not tiny.notes()
-    assert execute(shop, bad)["error"]["message"] == "ValueError: the loss is a kangaroo"
+    assert execute(shop, bad)["error"]["message"].startswith(
+        "ValueError: the loss is a kangaroo (misbehaving.py, line "
+    )
 
 
 def test_a_full_disk_is_told_even_where_the_failure_cannot_be_stored(tiny, task, monkeypatch):
@@ -317,13 +341,73 @@ def test_the_program_serves_cells_from_its_input_and_ends_with_it(tiny, task):
     assert (worker.returncode, error) == (0, "")
     ends = [event for event in events if event["event"] == "end"]
     assert [end["status"] for end in ends] == ["done", "failed", "done"]
-    assert ends[1]["message"] == "ValueError: the loss is a kangaroo"
+    assert re.fullmatch(r"ValueError: the loss is a kangaroo \(misbehaving\.py, line \d+\)", ends[1]["message"])
     assert [event["phase"] for event in events if event["event"] == "phase"] == [
         *("load", "fit", "score", "store"),
         *("load", "fit", "store"),
     ]
     assert sum(event["event"] == "begin" for event in events) == 2, "the third is stored already"
     assert [event["numbers"] for event in events if event["event"] == "log"] == [{"loss": 1.0}, {"loss": 0.5}]
+
+
+def serve(tiny, rows, seconds=60):
+    """Events of a worker that is given the cells of these rows, in their order."""
+    runner = Runner(Options(**tiny.options(in_process=True)))
+    plan = runner.plan(Benchmark.read(tiny.write(rows)))
+    tasks = {cell.row: runner._task(plan, cell, False) for cell in runner.due(plan)}
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "rankbench.worker"],
+        env=environment(FITS_LOG=str(tiny.log)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    events = []
+    for row in rows:
+        worker.stdin.write(json.dumps(tasks[row]) + "\n")
+        worker.stdin.flush()
+        while not (events and events[-1]["event"] == "end" and events[-1]["key"] == tasks[row]["key"]):
+            events.append(json.loads(worker.stdout.readline()))
+    left, _ = worker.communicate(timeout=seconds)
+    assert worker.returncode == 0
+    return tasks, events + [json.loads(line) for line in left.splitlines()]
+
+
+def test_the_child_of_a_ranker_that_forks_has_no_say(tiny):
+    rows = {row: {"name": "trouble", "how": row} for row in ("forks", "forks-and-fails")}
+    tasks, events = serve(tiny, rows | {"good": {"name": "steady"}})
+    assert {note["child"] for note in tiny.notes("forked")} == {True, False}
+    ends = [(event["key"], event["status"]) for event in events if event["event"] == "end"]
+    assert ends == [(tasks[row]["key"], "done") for row in ("forks", "forks-and-fails", "good")]
+    keys = [event["key"] for event in events]
+    assert keys == sorted(keys, key=[task["key"] for task in tasks.values()].index), "every message says whose it is"
+    assert [event["step"] for event in events if event["event"] == "log"] == [1.0, 0.0, 1.0]
+
+
+def test_a_worker_survives_what_cannot_be_stored(tiny):
+    troubles = ("no-state", "circular-state", "odd-words")
+    rows = {row: {"name": "trouble", "how": row} for row in troubles} | {"good": {"name": "steady"}}
+    tasks, events = serve(tiny, rows)
+    ends = {event["key"]: event for event in events if event["event"] == "end"}
+    assert [ends[task["key"]]["status"] for task in tasks.values()] == ["failed", "failed", "failed", "done"]
+    said = {row: ends[tasks[row]["key"]]["message"] for row in troubles}
+    assert said["no-state"] == ("ranker 'trouble' of package misbehaving: state must give a dict, not NoneType.")
+    assert said["circular-state"].startswith("ValueError: Circular reference")
+    assert said["odd-words"].startswith("ValueError: no such file: caf\udce9.png")
+    assert tiny.store.failure(tasks["circular-state"]["key"])["error"]["phase"] == "store"
+
+
+def test_margins_keep_order_and_sign_as_float32():
+    cases = [[1.5, -2, 0], [1e-300, -1e-300, 0], [1e300, -1e300, 1], [1e-300, 1e300, -1e-320, 0], [5e-324], [0.0], []]
+    for values in map(np.array, cases):
+        found = single(values)
+        assert found.dtype == np.float32
+        assert np.isfinite(found).all()
+        assert np.array_equal(np.sign(found), np.sign(values))
+        order = np.argsort(values)
+        assert (np.diff(found[order]) >= 0).all()
+    assert single(np.array([1.5, -2, 1e-40])).tolist() == np.array([1.5, -2, 1e-40], np.float32).tolist()
+    assert single(np.array([1e-300, -2e-300])).tolist() == [0.5, -1]
 
 
 @pytest.mark.parametrize("end", ["input", "output"])
@@ -362,13 +446,64 @@ def test_global_generators_start_each_cell_alike():
     seed_everything(2**40 + 1)
 
 
+FAKE_TORCH = """
+import os
+from random import Random
+
+generator = Random(os.urandom(8))
+manual_seed, rand = generator.seed, generator.random
+"""
+LATE_IMPORT = """
+import sys
+from importlib.util import find_spec
+from rankbench.seeding import seed_everything
+
+seed_everything(3)
+seed_everything(7)
+assert find_spec("torch").loader.get_source("torch")
+assert "torch" not in sys.modules
+import torch
+first = torch.rand()
+seed_everything(7)
+print(first, torch.rand(), type(torch.__loader__).__name__)
+seed_everything(3)
+assert torch.rand() != first
+"""
+
+
+def test_torch_is_seeded_by_the_first_cell_that_imports_it_too(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(FAKE_TORCH)
+    said = []
+    for _ in range(2):
+        command = [sys.executable, "-W", "error", "-c", LATE_IMPORT]
+        paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        answer = subprocess.run(
+            command, env=environment(PYTHONPATH=paths), capture_output=True, text=True, timeout=60, check=True
+        )
+        said.append(answer.stdout.split())
+    (first, again, loader), other = said
+    assert first == again
+    assert other == said[0], "another process draws the same"
+    assert loader == "SourceFileLoader"
+
+
+def test_a_seeded_process_without_torch_has_none(tmp_path):
+    code = "import sys; sys.path[:] = [p for p in sys.path if 'packages' not in p]\n"
+    code = "from rankbench.seeding import seed_everything\n" + code
+    code += "seed_everything(1)\ntry:\n    import torch\nexcept ModuleNotFoundError as error:\n    print(error.name)\n"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stdout == "torch\n"
+
+
 def test_slots_in_process_close_their_progress(tiny, task):
     from rankbench.progress import Progress
 
     shop, good, bad = task
-    slots = Slots([good, bad], 1, [], Progress(2, quiet=True), tiny.store)
+    slots = Slots([good, bad], 1, [], Progress([good["about"]["row"], bad["about"]["row"]], quiet=True), tiny.store)
     slots.run_here(shop)
-    assert slots.failed == {bad["key"]: "ValueError: the loss is a kangaroo"}
+    assert list(slots.failed) == [bad["key"]]
+    assert slots.failed[bad["key"]].startswith("ValueError: the loss is a kangaroo")
     assert os.path.exists(tiny.store.cell(good["key"]))
 
 
@@ -435,6 +570,24 @@ def test_every_test_set_of_a_problem_is_judged(tiny, market):
     assert record["holdouts"][0].keys() == {"by", "fitted", "held", "dropped"}
     assert tiny.store.state(cells["Workbench"].key)["seen"] == 28
     assert len(tiny.store.curves(cells["Workbench"].key)) == 2
+
+
+def test_an_unreadable_image_a_feature_is_fitted_on_is_no_image_of_the_problem(tiny, market, monkeypatch):
+    def draw(row):
+        if row == 5:
+            raise OSError("cut short")
+        return np.full((8, 8, 3), 20 * row, np.uint8)
+
+    def problems(self, root):
+        digests = [bytes([row]) * 32 for row in range(12)]
+        columns = {"category": ["reds", "greens"] * 6}
+        yield rankbench.Problem(rankbench.Images.from_decoder(digests, draw, columns=columns))
+
+    monkeypatch.setattr("rankbench_thirdparty.datasets.Categories.problems", problems)
+    cell = market()["Palette"]
+    assert cell.status == "failed"
+    assert cell.reason.startswith("an image cannot be read, and it is none of this problem's")
+    assert "(fit_on) needs every training image of that one. image 5: cannot be decoded (cut short)" in cell.reason
 
 
 def test_pairs_of_an_unreadable_image_get_no_margin(tiny, market):

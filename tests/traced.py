@@ -135,12 +135,18 @@ class Fixed(Files):
 
 @rankbench.hookimpl
 def rankbench_features():
-    return {"level": Level, "centered": Centered, "named": Named, "weighted": Weighted, "metric": rankbench.Metric}
+    return {
+        "level": Level,
+        "centered": Centered,
+        "named": Named,
+        "weighted": Weighted,
+        "metric": "rankbench.plugin:Metric",
+    }
 
 
 @rankbench.hookimpl
 def rankbench_datasets():
-    return {"files": Files, "fixed": Fixed, "ranker": rankbench.Ranker}
+    return {"files": Files, "fixed": Fixed, "ranker": "rankbench.plugin:Ranker"}
 
 
 def registry():

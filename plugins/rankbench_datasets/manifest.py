@@ -7,7 +7,10 @@ import csv
 import difflib
 import io
 import math
+import time
+from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -25,9 +28,9 @@ LABELS = {
     "0": 0, "0.0": 0, "tie": 0,
 }  # fmt: skip
 GET = (
-    "make images.csv with the columns path and score (optional: name, category, split), or pairs.csv with the columns "
-    "left, right and label, which is 1, -1 or 0 (optional: weight, attribute, split), or both; paths are relative to "
-    "this folder"
+    "there is no images.csv or pairs.csv; make images.csv with the columns path and score (optional: name, category, "
+    "split), or pairs.csv with the columns left, right and label, which is 1, -1 or 0 (optional: weight, attribute, "
+    "split), or both; paths are relative to this folder"
 )
 
 
@@ -43,9 +46,10 @@ class Manifest(rankbench.Dataset):
     Problems: one per attribute of pairs.csv (facet `attribute`), else one. Without pairs.csv, pairs are drawn from the
     scores, inside each split. With neither pairs nor scores the images and their categories are one problem without
     pairs, for features to be fitted on.
-    Splits: "train" is for training, every other name is a test set of its own. A split column of pairs.csv goes by
-    pairs; one of images.csv goes by images. Where neither file has one, images are split at random, and facet `split`
-    = 0, 1, … numbers the splits. Pairs between two sides of a split by images are dropped, and a note says how many.
+    Splits: `split` is "train" for training; every other name is a test set of its own. A split column of pairs.csv goes
+    by pairs; one of images.csv goes by images. Where neither file has one, images are split at random, and facet
+    `split` = 0, 1, … numbers the splits. Pairs between two sides of a split by images are left out, and a note says
+    how many: about a third at random 80:20. A split column that suits the pairs keeps more of them.
 
     Args: splits, how many random splits; test_share, of the images; train_pairs, train_ties, test_pairs, how many
     pairs are drawn from scores (a number above what there is means all); seed, of splits and draws; overlap, the reason
@@ -65,28 +69,20 @@ class Manifest(rankbench.Dataset):
     def needs(self, root):
         paths = [root / f"{name}.csv" for name in FILES]
         if not any(path.is_file() for path in paths):
-            return [rankbench.Need(paths[0], False, GET)]
+            return [rankbench.Need(root / " or ".join(path.name for path in paths), False, GET)]
         return [rankbench.Need(root, True, GET)]  # with all that lies in it, so that a changed image is noticed
 
     def problems(self, root):
-        data = self._read(root)
+        data = read(root)
         for facets in self._facets(data):
             yield self._build(data, facets)
 
     def problem(self, root, facets):
-        data = self._read(root)
+        data = read(root)
         if dict(facets) not in self._facets(data):
             known = ", ".join(str(one) for one in self._facets(data)[:5])
             raise rankbench.DataError(f"{root}: no problem has the facets {dict(facets)}. There are: {known} …")
         return self._build(data, facets)
-
-    def _read(self, root):
-        tables = {name: Table.read(root / f"{name}.csv", columns) for name, columns in FILES.items()}
-        if not any(tables.values()):
-            raise rankbench.MissingData(f"{root}: has neither images.csv nor pairs.csv; {GET}.")
-        images = Listing.of_images(tables["images"]) if tables["images"] else Listing.of_pairs(tables["pairs"])
-        images.check_files(root)
-        return Data(root, images, tables["pairs"] and Judged.of(tables["pairs"], images))
 
     def _facets(self, data):
         kinds = np.unique(data.pairs.attribute).tolist() if data.pairs and data.pairs.attribute is not None else None
@@ -116,13 +112,18 @@ class Manifest(rankbench.Dataset):
         if data.pairs:
             parts, dropped = data.pairs.parts(facets.get("attribute"), split)
             if dropped:
-                notes = (f"{dropped} pairs between images of two splits were dropped",)
+                sides = "a training and a test image" if len(set(split)) == 2 else "images of two splits"
+                notes = (
+                    f"{dropped} of {dropped + sum(map(len, parts.values()))} pairs join {sides} and were left out",
+                )
         elif "score" in listed.columns:
             parts = self._drawn(listed.columns["score"], split, rng)
         else:
             return rankbench.Problem(images, train_images=np.arange(len(images)) if split is None else train_images)
         where = f"{data.root}" + "".join(f", {key} {value}" for key, value in facets.items())
-        check_parts(where, parts)
+        check_parts(where, parts, data.judged and misspelt_attribute(data.judged, facets.get("attribute")))
+        if not self.overlap:
+            check_overlap(where, images, parts, train_images)
         return rankbench.Problem(
             images,
             parts.pop("train"),
@@ -142,8 +143,38 @@ class Manifest(rankbench.Dataset):
         }
 
 
-def check_parts(where, parts):
-    """DataError where training or every test lacks pairs, or a test has ties only."""
+def read(root):
+    """Both files, read and checked; once for all problems, unless one of them was written just now."""
+    states = tuple(state(root / f"{name}.csv") for name in FILES)
+    old = time.time_ns() - 2_000_000_000  # within the step of its clock, a file may change and show the same time
+    known = all(one is None or one[0] < old for one in states)
+    return parsed(root, states) if known else parsed.__wrapped__(root, states)
+
+
+def state(file):
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+
+
+@lru_cache(maxsize=1)
+def parsed(root, states):
+    """Both files, read and checked; `states` tells one version of them from another."""
+    tables = {name: Table.read(root / f"{name}.csv", columns) for name, columns in FILES.items()}
+    if not any(tables.values()):
+        raise rankbench.MissingData(f"{root}: {GET}.")
+    images = Listing.of_images(tables["images"]) if tables["images"] else Listing.of_pairs(tables["pairs"])
+    images.check_files(root)
+    for table in filter(None, tables.values()):
+        check_splits(table)
+    return Data(root, images, tables["pairs"] and Judged.of(tables["pairs"], images), tables["pairs"])
+
+
+def check_parts(where, parts, cause):
+    """DataError where training or every test lacks pairs, or a test has ties only; `cause` may say why."""
+    where = f"{cause} As it stands: {where}" if cause else where
     if not len(parts.get("train", ())):
         names = ", ".join(repr(name) for name in parts if name != "train") or "none"
         raise rankbench.DataError(
@@ -161,13 +192,64 @@ def check_parts(where, parts):
         )
 
 
+def check_overlap(where, images, parts, train_images):
+    """DataError where an image is in training and in a test."""
+    training = touched(parts["train"]) if train_images is None else np.union1d(train_images, touched(parts["train"]))
+    for name, pairs in parts.items():
+        shared = np.intersect1d(training, touched(pairs))
+        if name != "train" and len(shared):
+            raise rankbench.DataError(
+                f"{where}: {counted(len(shared), 'image')} both in training and in test {name!r} (first: "
+                f"{images.names[shared[0]]}). Split by image, or say in the benchmark file why that is right: "
+                'dataset = { name = "manifest", …, overlap = "…" }.'
+            )
+
+
+def touched(pairs):
+    return np.union1d(pairs.left, pairs.right)
+
+
+def check_splits(table):
+    """DataError for a split in few lines whose name looks like a misspelt "train"."""
+    splits = table.columns.get("split", ())
+    counts = Counter(splits)
+    for name in counts:
+        rare = 10 * counts[name] <= counts["train"]
+        if rare and name[0] in "tT" and difflib.get_close_matches(name.lower(), ["train"], cutoff=0.75):
+            what = counted(counts[name], table.file.stem.removesuffix("s"))
+            raise table.wrong(
+                splits.index(name),
+                f"split {name!r} ({what}) is taken for a test set. Did you mean 'train'? If not, rename it",
+            )
+
+
+def misspelt_attribute(table, attribute):
+    """What to say of an attribute in few lines, named much like one in ten times as many; empty for another."""
+    counts = Counter(table.columns.get("attribute", ()))
+    common = [name for name, count in counts.items() if count >= 10 * counts[attribute]]
+    close = difflib.get_close_matches(str(attribute), common, 1)
+    if attribute is None or not close:
+        return ""
+    line = table.lines[table.columns["attribute"].index(attribute)]
+    return (
+        f"attribute {attribute!r} has {counted(counts[attribute], 'pair')} ({table.file.name}, line {line}); did you "
+        f"mean {close[0]!r} ({counted(counts[close[0]], 'pair')})?"
+    )
+
+
+def counted(number, noun):
+    """`1 pair`, `2 pairs`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 @dataclass(frozen=True)
 class Data:
-    """Both files, read and checked; `pairs` is None without pairs.csv."""
+    """Both files, read and checked; `pairs` and the table `judged` they come from are None without pairs.csv."""
 
     root: object
     images: object
     pairs: object
+    judged: object
 
 
 @dataclass(frozen=True)
@@ -212,9 +294,8 @@ class Table:
         table = cls(file, {}, lines[1:])
         for k, row in enumerate(rows):
             if len(row) != len(header):
-                raise table.wrong(
-                    k, f"{len(row)} fields where the header has {len(header)}. Quote a value with a comma"
-                )
+                remedy = "Fill in the rest" if len(row) < len(header) else "Put a value with a comma in quotes"
+                raise table.wrong(k, f"{counted(len(row), 'field')} where the header has {len(header)}. {remedy}")
         columns = dict(zip(header, zip(*rows, strict=True), strict=True))
         table.columns.update({name: columns[name] for name in known if name in columns})
         for name, values in table.columns.items():
@@ -323,8 +404,8 @@ class Listing:
             line, path = min((self.order[k], self.paths[k]) for k in missing)
             raise self.table.wrong(
                 line,
-                f"image {path!r} is not in {root} ({len(missing)} of {len(self.paths)} listed images are not there). "
-                "Put it there, or correct its path",
+                f"image {path!r} is not in {root} ({len(missing)} of {counted(len(self.paths), 'listed image')} not "
+                "there). Put it there, or correct its path",
             )
 
 
@@ -361,7 +442,10 @@ class Judged:
         label = [LABELS.get(text.lower()) for text in table.columns["label"]]
         if None in label:
             text = table.columns["label"][label.index(None)]
-            raise table.wrong(label.index(None), f"label {text!r} is none of 1, -1, 0, left, right, tie. Correct it")
+            raise table.wrong(
+                label.index(None),
+                f"label {text!r} is unknown. Write 1 or left where left shows more, -1 or right, 0 or tie",
+            )
         weight = table.numbers("weight", least=0)
         return cls(left, right, np.array(label, np.int8), weight, table.array("attribute"), table.array("split"))
 

@@ -24,7 +24,9 @@ class Ridge(rankbench.Ranker):
 
     def fit(self, images, pairs, run):
         if "score" not in images.columns:
-            raise rankbench.NotApplicable("ridge needs images.columns['score'], the amount to predict")
+            raise rankbench.NotApplicable(
+                "ridge needs a score of each image, and this dataset has none (the column `score`)"
+            )
         if not (self.alpha > 0 and np.isfinite(self.alpha)):
             raise rankbench.DataError(f"ridge: alpha is {self.alpha}; a penalty is finite and above 0.")
         target = np.asarray(images.columns["score"], dtype=np.float64)
@@ -36,7 +38,9 @@ class Ridge(rankbench.Ranker):
         x = np.asarray(run.features(images, self.features)[:], dtype=np.float64)[known]
         bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
         if len(bad):
-            raise rankbench.DataError(f"ridge: the features of {len(bad)} images are not finite (first: {bad[0]}).")
+            raise rankbench.DataError(
+                f"ridge: features that are not finite, of {len(bad)} of {len(x)} images (first: {bad[0]})."
+            )
         from sklearn.linear_model import Ridge as LeastSquares
 
         y = (target[known] - target[known].mean()) / target[known].std()

@@ -204,7 +204,7 @@ class Faulty(rankbench.Metric):
 
 @rankbench.hookimpl
 def rankbench_datasets():
-    return {"dots": Dots, "no-dataset": NoRanker}
+    return {"dots": Dots, "no-dataset": "dots_plugins:NoRanker"}
 
 
 @rankbench.hookimpl
@@ -218,7 +218,7 @@ def rankbench_rankers():
         "sleeper": Sleeper,
         "refuses": Refuses,
         "unplannable": Unplannable,
-        "no-ranker": NoRanker,
+        "no-ranker": "dots_plugins:NoRanker",
         "broken": "dots_broken:Broken",
     }
 
