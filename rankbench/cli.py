@@ -77,7 +77,13 @@ def main() -> None:
 @where
 @click.option("--only", default="*", metavar="GLOB", help="Fit only rows whose label matches; the table shows all.")
 @click.option("--jobs", type=click.IntRange(1), help="CPU threads to use at once [all cores].")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where cells that ask for a GPU run.",
+)
 @click.option("--rerun", type=click.Choice(["stale", "all"]), help="Compute stored cells again.")
 @click.option("--accept-stale", is_flag=True, help="Record that an edit of a plugin leaves its stored results valid.")
 @click.option("--no-retry", is_flag=True, help="Leave failed cells as they are.")
@@ -305,6 +311,10 @@ def print_plugin(plugin: Any, as_json: bool) -> None:
     name, kind = (max(len(row[at]) for row in rows) for at in (0, 1))
     for row in rows:
         click.echo(f"{row[0]:<{name}}  {row[1]:<{kind}}  {row[2]}")
+    if plugin.kind == "datasets":
+        click.echo(
+            "\nBesides, `folder` says where a dataset lies below the data root, by default in a folder of its name."
+        )
 
 
 @main.command()

@@ -358,7 +358,10 @@ def remark(remarks: Remarks, problem: str, planned: Mapping[str, Any], record: R
     """What a reader must know of a stored cell."""
     remarks.tied(record["tests"][test]["tied"])
     if record.get("lost"):
-        remarks.add(problem, f"{len(record['lost'])} images could not be read and were left out with their pairs")
+        remarks.add(
+            problem,
+            f"{len(record['lost'])} of {record['images']} images could not be read and were left out with their pairs",
+        )
     if planned["overlap"]:
         remarks.add(problem, f"training and test share images: {planned['overlap']}")
     for text in planned["notes"]:

@@ -205,7 +205,7 @@ def test_fixed_facets_are_known_without_data_and_others_are_not(tmp_path):
         (
             "type",
             PluginError,
-            r"dataset 'files' of package traced-plugins failed: TypeError: problem\(\) gave str, not a rankbench.Problem$",
+            r"dataset .files. of .* failed: TypeError: problem\(\) gave str, not a rankbench\.Problem$",
         ),
         ("error", PluginError, r"dataset 'files' of .* failed: KeyError: 'key' \(traced.py, line \d+\)$"),
         ("facets", rankbench.DataError, r"dataset files \(.*wrong=facets\): two problems have the facets"),

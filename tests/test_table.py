@@ -215,7 +215,7 @@ def test_unreadable_images_are_footnoted(lab):
     lab.run(TOY)
     change_records(lab, lose)
     table = lab.run(TOY).drawn()
-    note = "2 images could not be read and were left out with their pairs"
+    note = "2 of 12 images could not be read and were left out with their pairs"
     assert table.heads[0].notes == table.heads[1].notes == [note]
 
 
@@ -359,7 +359,7 @@ def test_only_counts_add_up_over_problems():
     remarks = Remarks()
     for problem in "abc":
         remarks.add(problem, "2009 release of the labels is used")
-        remarks.add(problem, "12 images could not be read")
+        remarks.add(problem, "12 of 12 images could not be read")
         remarks.add(problem, "3 of 20 pairs were dropped")
     expected = ["2009 release of the labels is used", "36 images could not be read", "9 of 60 pairs were dropped"]
     assert remarks.notes() == expected

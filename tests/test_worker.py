@@ -9,16 +9,18 @@ import time
 
 import numpy as np
 import pytest
+import traced
 from market import write_market
 from PIL import Image
 from tiny_runs import TESTS, TinyRuns, environment, grey_files, only
 
 import rankbench
 from rankbench.benchmark import Benchmark
+from rankbench.cell import TestSet
 from rankbench.runner import Options, Runner
 from rankbench.seeding import seed_everything
 from rankbench.supervisor import Slots
-from rankbench.worker import BUSY, PeakMemory, Workshop, execute, single
+from rankbench.worker import BUSY, PeakMemory, Workshop, execute, judge, single
 
 FILES = {"name": "tiny-files"}
 DECODER = {"decoder": {"name": "decoder"}}
@@ -408,6 +410,20 @@ def test_margins_keep_order_and_sign_as_float32():
         assert (np.diff(found[order]) >= 0).all()
     assert single(np.array([1.5, -2, 1e-40])).tolist() == np.array([1.5, -2, 1e-40], np.float32).tolist()
     assert single(np.array([1e-300, -2e-300])).tolist() == [0.5, -1]
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1, 1e300])
+def test_tiny_and_huge_margins_are_no_ties(scale, tmp_path):
+    class Extreme(rankbench.Ranker):
+        def compare(self, images, pairs, run):
+            brightness = np.array([image.mean() for image in images])
+            return scale * (brightness[pairs.left] - brightness[pairs.right])
+
+    problem = traced.toy()
+    tests = {"test": TestSet.of(problem, "test")}
+    margins = judge(Extreme(), problem, traced.cell_run(problem, tmp_path), None, tests)["test"].margins
+    assert np.isfinite(margins).all()
+    assert np.array_equal(np.sign(margins), problem.tests["test"].label)
 
 
 @pytest.mark.parametrize("end", ["input", "output"])
