@@ -384,7 +384,7 @@ def check_plugin(context: click.Context, /, name: str, data: Path | None, **_oth
     """Run the conformance kit on a plugin.
 
     NAME is the name of an installed plugin, or KIND/NAME where two kinds share it. A plugin that ends its process ends
-    this command too. Exit code 1 if a check fails, 3 if nothing could be checked for want of data.
+    this command too. Exit code 1 if a check fails, 3 if nothing could be checked.
     """
     from rankbench.registry import Registry
     from rankbench.runner import Options

@@ -27,8 +27,8 @@ KILLED = {
     "hangs": rf"stopped after its time limit of {HANG} s, in phase 'fit'\. Raise `timeout` in the benchmark file",
 }
 RAISED = {
-    "raises": r"^ValueError: the loss is a kangaroo$",
-    "exits": r"^SystemExit: enough$",
+    "raises": r"^ValueError: the loss is a kangaroo \(misbehaving\.py, line \d+\)$",
+    "exits": r"^SystemExit: enough( \(misbehaving\.py, line \d+\))?$",
     "keeps-objects": r"state 'extra_' is an array of Python objects",
     "gives-nan": r"ranker 'trouble' of package misbehaving: score gave nan for 1 of 4, first for .*diverged",
     "gives-words": r"score must give \(4,\) float64, not \(4,\) <U",

@@ -359,7 +359,7 @@ def test_only_counts_add_up_over_problems():
     remarks = Remarks()
     for problem in "abc":
         remarks.add(problem, "2009 release of the labels is used")
-        remarks.add(problem, "12 of 12 images could not be read")
+        remarks.add(problem, "12 images could not be read")
         remarks.add(problem, "3 of 20 pairs were dropped")
     expected = ["2009 release of the labels is used", "36 images could not be read", "9 of 60 pairs were dropped"]
     assert remarks.notes() == expected

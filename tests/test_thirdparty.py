@@ -268,7 +268,8 @@ def test_the_conformance_kit_passes_every_one_of_its_plugins(market):
     environment, place, _ = market
     for names in PLUGINS.values():
         for name in names:
-            answer = environment.rankbench("check-plugin", name, cwd=place)
+            code = 3 if name in ("given-weights", "released") else 0  # parameters without default: nothing to check
+            answer = environment.rankbench("check-plugin", name, cwd=place, code=code)
             assert "FAILED" not in answer.stdout
             if name not in ("never", "votes", "given-weights", "released"):
                 assert answer.stdout.count("  ok ") >= 4, answer.stdout
