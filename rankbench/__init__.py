@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rankbench.plugin import Need as Need
     from rankbench.plugin import Ranker as Ranker
     from rankbench.plugin import Resources as Resources
+    from rankbench.plugin import Rows as Rows
     from rankbench.plugin import Run as Run
     from rankbench.plugin import added_later as added_later
     from rankbench.problem import Problem as Problem
@@ -39,7 +40,7 @@ HOME = {
     "pairs": ("Pairs",),
     "problem": ("Problem",),
     "plugin": (
-        "Dataset", "Feature", "Features", "File", "Judged", "Metric", "Need", "Ranker", "Resources", "Run",
+        "Dataset", "Feature", "Features", "File", "Judged", "Metric", "Need", "Ranker", "Resources", "Rows", "Run",
         "added_later",
     ),
 }  # fmt: skip

@@ -1,8 +1,8 @@
 """All that a plugin author reads: Dataset, Ranker, Feature, Metric, the Run that serves them, and the hooks.
 
 A plugin is a class, found through an entry point in the group `rankbench`. If it is a dataclass, its fields are its
-parameters: JSON values, `Features` or `File`. `version` is raised when a plugin's results change; it enters the key
-of every cell. What `fit` learns ends in `_`. Modules of plugin classes import neither torch nor scikit-learn at their
+parameters: JSON values, `Features` or `File`. The `version` of a ranker, feature or metric is raised when its results
+change; it enters the keys of what they compute. What `fit` learns ends in `_`. Modules of plugin classes import neither torch nor scikit-learn at their
 top: a plugin is listed and planned without them.
 """
 
@@ -190,7 +190,6 @@ class Dataset:
     facet (`split = 0, 1, 2`), a property of the data, never a training seed.
     """
 
-    version: ClassVar[str] = "1"
     folder: ClassVar[str | None] = None
     get: ClassVar[str] = ""  # where to get the data, for the message that says it is missing
 

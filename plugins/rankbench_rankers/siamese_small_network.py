@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import rankbench
-from rankbench.plugin import Rows
 from rankbench_rankers.losses import ranknet_loss
 
 SCORING_BATCH = 64  # images; always filled up, so that a score does not depend on how many images are scored
@@ -108,7 +107,7 @@ class Partners:
 
 def train(
     network: SmallNetwork,
-    pixels: Rows,
+    pixels: rankbench.Rows,
     pairs: rankbench.Pairs,
     schedule: Schedule,
     flips: list[tuple[int, ...]],
@@ -178,7 +177,7 @@ def checked(loss: Tensor, step: int, scheduler) -> float:
     return value
 
 
-def set_pixel_statistics(network: SmallNetwork, pixels: Rows, rows: np.ndarray) -> None:
+def set_pixel_statistics(network: SmallNetwork, pixels: rankbench.Rows, rows: np.ndarray) -> None:
     """Mean and deviation of each channel over a spread of at most 1000 training images."""
     spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(int)]
     counts = np.zeros((3, 256), np.int64)
@@ -205,7 +204,7 @@ def turn(pixels: Tensor, flips: list[tuple[int, ...]], generator: np.random.Gene
 def apply(
     function: Callable[[Tensor], Tensor],
     network: SmallNetwork,
-    pixels: Rows,
+    pixels: rankbench.Rows,
     flips: list[tuple[int, ...]],
     run: rankbench.Run,
 ) -> np.ndarray:
