@@ -2,8 +2,8 @@
 
 A plugin is a class, found through an entry point in the group `rankbench`. If it is a dataclass, its fields are its
 parameters: JSON values, `Features` or `File`. The `version` of a ranker, feature or metric is raised when its results
-change; it enters the keys of what they compute. What `fit` learns ends in `_`. Modules of plugin classes import neither torch nor scikit-learn at their
-top: a plugin is listed and planned without them.
+change; it enters the keys of what they compute. What `fit` learns ends in `_`. Modules of plugin classes import neither
+torch nor scikit-learn at their top: a plugin is listed and planned without them.
 """
 
 from __future__ import annotations
