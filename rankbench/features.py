@@ -128,7 +128,28 @@ def keys(ids: NDArray[np.uint8]) -> list[bytes]:
     return [whole[at : at + 32] for at in range(0, len(whole), 32)]
 
 
-class StoredRows:
+class RowView:
+    """What every view of rows can do once it has a shape and can be indexed."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        rows: NDArray[Any] = self[:]
+        return rows if dtype is None else rows.astype(dtype)
+
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+        """Consecutive blocks of at most `rows` rows."""
+        for begin in range(0, len(self), rows):
+            yield self[begin : begin + rows]
+
+
+class StoredRows(RowView):
     """Rows over memory-mapped chunks, read when indexed; L2-normalised on the way out if asked for."""
 
     def __init__(self, chunks: Chunks | Sequence[NDArray[Any]], where: NDArray[np.int64], normalize: bool) -> None:
@@ -136,9 +157,6 @@ class StoredRows:
         first = chunks[int(where[0, 0]) if len(where) else 0] if len(chunks) else np.zeros((0, 0), np.float32)
         self.shape: tuple[int, ...] = (len(where), *first.shape[1:])
         self.dtype: np.dtype[Any] = first.dtype
-
-    def __len__(self) -> int:
-        return len(self._where)
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         asked = self._where[rows]
@@ -155,17 +173,8 @@ class StoredRows:
         length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         return np.asarray(rows / np.where(length > 0, length, 1)[:, None].astype(rows.dtype))
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        rows: NDArray[Any] = self[:]
-        return rows if dtype is None else rows.astype(dtype)
 
-    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
-        """Consecutive blocks of at most `rows` rows."""
-        for begin in range(0, len(self), rows):
-            yield self[begin : begin + rows]
-
-
-class SideBySide:
+class SideBySide(RowView):
     """Several row views with equal length as one wide one."""
 
     def __init__(self, parts: Sequence[StoredRows]) -> None:
@@ -173,20 +182,8 @@ class SideBySide:
         self.shape: tuple[int, ...] = (len(parts[0]), sum(part.shape[1] for part in parts))
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         return np.concatenate([part[rows] for part in self._parts], axis=-1)
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        rows: NDArray[Any] = self[:]
-        return rows if dtype is None else rows.astype(dtype)
-
-    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
-        """Consecutive blocks of at most `rows` rows."""
-        for begin in range(0, len(self), rows):
-            yield self[begin : begin + rows]
 
 
 def resize(pixels: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:

@@ -271,7 +271,8 @@ class CellRun:
         store = self.services.store("features", parts)
         ids = partial(feature_ids, feature=feature)
         self._fill(store, images, ids, lambda wanted: partial(compute, wanted))
-        return store.rows(ids(self._named(images)), choice.normalize == "l2")
+        told = self._named(images) if feature.by_name or feature.inputs else images  # a look-up over the whole problem
+        return store.rows(ids(told), choice.normalize == "l2")
 
     def _fill(self, store: RowStore, images: Images, ids: Ids, compute: Callable[[Images], Compute]) -> None:
         """Rows for every image of the problem, the first time one of them is asked for."""
