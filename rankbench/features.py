@@ -1,13 +1,17 @@
 """Features and decoded images, computed once per image, kept in folders of chunks and memory-mapped.
 
 A row store is a folder of chunk folders, each holding rows and the ids (32-byte digests) of the images they belong to.
-Chunks are renamed into place, so a kill loses at most one; one process fills a store at a time and the others wait.
+Chunks are renamed into place, so a kill loses at most one. Processes that want the same rows compute them together.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.errors import DataError, StoreError
-from rankbench.files import once, write_folder
+from rankbench.files import Claim, alone, storing, write_file, write_folder
 from rankbench.images import Images, Ints
 
 Fit = Literal["stretch", "crop", "long-side"]
 CHUNK_BYTES = 32 * 2**20
+KEY = np.dtype("S32")
+PIECE = 64  # rows that a process takes at once; fewer when few are left, so that all end at about the same time
+LEAST = 16  # rows: less would leave batches half empty
 OPEN_CHUNKS = 64  # maps kept open in a process, as each holds a file descriptor
 
 
@@ -30,73 +37,197 @@ class RowStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._chunks: dict[str, Path] = {}  # rows of each chunk, by its name
-        self._index: dict[bytes, tuple[int, int]] = {}  # id to chunk and row
+        self._seconds: list[float] = []  # what a row of each chunk took
+        self._ids = np.zeros(0, KEY)  # sorted
+        self._where = np.zeros((0, 2), np.int64)  # chunk and row of each id
 
-    def refresh(self) -> None:
-        """Take in chunks that were added since; a damaged one is passed over, and its rows are computed again."""
+    def refresh(self) -> NDArray[Any]:
+        """Take in chunks that were added since; a damaged one is passed over, and its rows are computed again.
+
+        Returns: the keys that are new.
+        """
+        found, where = [np.zeros(0, KEY)], [self._where[:0]]
         for path in sorted(self.folder.glob("*/ids.npy")):
             chunk = path.parent
             if chunk.name in self._chunks or chunk.name.startswith("."):
                 continue
             try:
                 ids, rows = np.load(path), len(mapped(chunk / "rows.npy"))
+                seconds = float(np.load(chunk / "seconds.npy"))
             except Exception:  # a damaged file makes NumPy raise nearly anything
                 continue
             if ids.shape != (rows, 32) or ids.dtype != np.uint8:
                 continue
-            number = len(self._chunks)
+            found.append(keys(ids))
+            where.append(np.stack([np.full(rows, len(self._chunks)), np.arange(rows)], axis=1))
             self._chunks[chunk.name] = chunk / "rows.npy"
-            self._index.update((key, (number, row)) for row, key in enumerate(keys(ids)))
+            self._seconds.append(seconds / max(rows, 1))
+        new = np.concatenate(found)
+        if len(new):
+            self._ids, first = np.unique(np.concatenate([self._ids, new]), return_index=True)
+            self._where = np.concatenate([self._where, *where])[first]
+        return new
 
     def missing(self, ids: NDArray[np.uint8]) -> Ints:
         """Positions of the ids without a row; of equal ids only the first."""
-        first: dict[bytes, int] = {}
-        for position, key in enumerate(keys(ids)):
-            if key not in self._index:
-                first.setdefault(key, position)
-        return np.array(list(first.values()), dtype=np.int64)
+        return np.sort(Todo(self, ids).positions)
+
+    def known(self, wanted: NDArray[Any]) -> tuple[Ints, NDArray[np.bool_]]:
+        """Place of each key in the index, and whether it is there."""
+        place = np.searchsorted(self._ids, wanted)
+        there = np.zeros(len(wanted), bool)
+        inside = place < len(self._ids)
+        there[inside] = self._ids[place[inside]] == wanted[inside]
+        return place, there
 
     def fill(self, ids: NDArray[np.uint8], compute: Callable[[Ints], Iterator[NDArray[Any]]]) -> None:
-        """Make sure every id has a row. `compute(missing)` yields rows, in order, in batches."""
+        """Make sure every id has a row. `compute(rows)` yields the rows of these positions, in order, in batches.
 
-        def complete() -> bool:
-            self.refresh()
-            return not len(self.missing(ids))
-
-        def work() -> None:
-            missing = self.missing(ids)
-            self._store(ids[missing], compute(missing))
-            if not complete():
+        Processes that want rows of one store compute them together, each taking the next that nobody is at.
+        """
+        self.refresh()
+        todo = Todo(self, ids)
+        while len(todo.positions):
+            share, chunk = Share(self.folder / "claims"), Chunk()
+            try:
+                while chunk.size < CHUNK_BYTES and len(taken := self._take(share, todo, chunk)):
+                    began = time.perf_counter()
+                    chunk.rows += compute(taken)
+                    chunk.ids.append(ids[taken])
+                    chunk.seconds += time.perf_counter() - began
+                if chunk.ids:
+                    chunk.store(self.folder)
+                else:
+                    time.sleep(0.05)  # the others are at all that is left
+            finally:
+                share.release()
+            todo.drop(self.refresh())
+            if chunk.ids and not self.known(keys(np.concatenate(chunk.ids)))[1].all():
                 raise StoreError(f"{self.folder}: rows just stored there cannot be read back. Is the disk in order?")
 
-        once(self.folder / "claim", complete, work)
+    def _take(self, share: Share, todo: Todo, chunk: Chunk) -> Ints:
+        """The next missing rows that no process is at, now ours: about a second's work."""
+        with share.deciding():
+            todo.drop(self.refresh())
+            free = todo.besides(share.taken())
+            rate = sum(map(len, chunk.ids)) / chunk.seconds if chunk.seconds else 0.0  # rows a second
+            piece = free[: max(LEAST, min(max(PIECE, int(rate)), -(-len(free) // 4)))]
+            share.take(todo.keys[piece])
+        return todo.positions[piece]
 
-    def _store(self, ids: NDArray[np.uint8], batches: Iterator[NDArray[Any]]) -> None:
-        waiting: list[NDArray[Any]] = []
-        begin = end = size = 0
-        for batch in batches:
-            waiting.append(batch)
-            end += len(batch)
-            size += batch.nbytes
-            if size >= CHUNK_BYTES:
-                self._store_chunk(ids[begin:end], waiting)
-                waiting, begin, size = [], end, 0
-        if waiting:
-            self._store_chunk(ids[begin:end], waiting)
-
-    def _store_chunk(self, ids: NDArray[np.uint8], batches: list[NDArray[Any]]) -> None:
-        rows = np.concatenate(batches)
-
-        def write(draft: Path) -> None:
-            np.save(draft / "rows.npy", rows)
-            np.save(draft / "ids.npy", ids)
-
-        write_folder(self.folder / uuid.uuid4().hex, write)
+    def seconds(self, ids: NDArray[np.uint8]) -> float:
+        """What it took to compute the rows of these ids, all of which must be there; equal ids count once."""
+        place = np.unique(self.known(keys(ids))[0])
+        chunks = np.bincount(self._where[place, 0], minlength=len(self._seconds))
+        return float(chunks @ np.array(self._seconds, dtype=np.float64))
 
     def rows(self, ids: NDArray[np.uint8], normalize: bool = False) -> StoredRows:
         """A view of the rows of these ids, all of which must be there."""
-        where = np.array([self._index[key] for key in keys(ids)], dtype=np.int64).reshape(-1, 2)
-        return StoredRows(Chunks(list(self._chunks.values())), where, normalize)
+        place, known = self.known(keys(ids))
+        if not known.all():
+            raise StoreError(f"{self.folder}: {int((~known).sum())} rows have gone from the cache. Run again.")
+        return StoredRows(Chunks(list(self._chunks.values())), self._where[place], normalize)
+
+
+class Todo:
+    """Ids that have no row yet: `keys`, sorted and each once, and their `positions` in what was asked for."""
+
+    def __init__(self, store: RowStore, ids: NDArray[np.uint8]) -> None:
+        wanted, first = np.unique(keys(ids), return_index=True)
+        lacking = ~store.known(wanted)[1]
+        self.keys, self.positions = wanted[lacking], first[lacking].astype(np.int64)
+
+    def drop(self, done: NDArray[Any]) -> None:
+        """These have a row now."""
+        if len(done):
+            rest = self.besides(done)
+            self.keys, self.positions = self.keys[rest], self.positions[rest]
+
+    def besides(self, taken: NDArray[Any]) -> Ints:
+        """Rows of `keys` that are not among these."""
+        free = np.ones(len(self.keys), bool)
+        place = np.searchsorted(self.keys, taken)
+        inside = place < len(self.keys)
+        place, taken = place[inside], taken[inside]
+        free[place[self.keys[place] == taken]] = False
+        return np.flatnonzero(free)
+
+
+@dataclass
+class Chunk:
+    """Rows computed and not stored yet."""
+
+    rows: list[NDArray[Any]] = field(default_factory=list)
+    ids: list[NDArray[np.uint8]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(batch.nbytes for batch in self.rows)
+
+    def store(self, folder: Path) -> None:
+        """As a folder of its own."""
+
+        def write(draft: Path) -> None:
+            np.save(draft / "rows.npy", np.concatenate(self.rows))
+            np.save(draft / "ids.npy", np.concatenate(self.ids))
+            np.save(draft / "seconds.npy", np.float64(self.seconds))
+
+        write_folder(folder / uuid.uuid4().hex, write)
+
+
+class Share:
+    """Which rows of a store this process is at, so that no two compute the same; that of a dead process is void."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._mine = folder / uuid.uuid4().hex
+        self._claim = Claim(self._mine)
+        self._keys = np.zeros(0, KEY)
+
+    @contextlib.contextmanager
+    def deciding(self) -> Iterator[None]:
+        """One process at a time looks at what is taken and takes more."""
+        with storing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with alone(self.folder.parent):
+                yield
+
+    def taken(self) -> NDArray[Any]:
+        """Keys of the rows that this process or another live one is at."""
+        found = [self._keys]
+        for path in self.folder.glob("*.npy"):
+            owner = path.with_suffix("")
+            if owner == self._mine:
+                continue
+            if not Claim(owner).held():
+                path.unlink(missing_ok=True)
+                owner.unlink(missing_ok=True)
+                continue
+            with contextlib.suppress(OSError, ValueError, EOFError):  # just released
+                found.append(np.load(path))
+        return np.concatenate(found)
+
+    def take(self, more: NDArray[Any]) -> None:
+        """These rows are ours until `release`."""
+        if not len(more):
+            return
+        if not len(self._keys):
+            self._claim.take()
+        self._keys = np.concatenate([self._keys, more])
+        write_file(self._mine.with_suffix(".npy"), array_file(self._keys))
+
+    def release(self) -> None:
+        """They are stored, or given up."""
+        self._mine.with_suffix(".npy").unlink(missing_ok=True)
+        self._claim.release()
+
+
+def array_file(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 class Chunks:
@@ -123,9 +254,9 @@ def mapped(path: Path) -> NDArray[Any]:
     return rows
 
 
-def keys(ids: NDArray[np.uint8]) -> list[bytes]:
-    whole = np.ascontiguousarray(ids).tobytes()
-    return [whole[at : at + 32] for at in range(0, len(whole), 32)]
+def keys(ids: NDArray[np.uint8]) -> NDArray[Any]:
+    """(n,) each id as one value that sorts. Fixed-width bytes: all are 32 long, so that trailing zeros are no matter."""
+    return np.ascontiguousarray(ids, dtype=np.uint8).reshape(-1, 32).view(KEY)[:, 0]
 
 
 class RowView:

@@ -209,6 +209,10 @@ class Claim:
         HEART.keep(self)
         return True
 
+    def held(self) -> bool:
+        """Whether a live process has it."""
+        return self.path.exists() and not self._abandoned()
+
     def release(self) -> None:
         """Give the claim back."""
         if self._held:

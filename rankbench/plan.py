@@ -168,6 +168,8 @@ class Planner:
             raise
         except RankbenchError as error:
             return Known(before, False, str(error))
+        if facets == []:
+            return Known(before, False, f"dataset {choice.label} has no problems: there is nothing to rank.")
         return Known(before, False) if facets is None else Known(facets, True)
 
     def _cells(

@@ -235,6 +235,7 @@ class Learner:
 
     version: ClassVar[str] = "1"
     inputs: Any = ()  # names of `inputs` it reads; a row that reads any is marked in tables
+    notes: Any = ()  # remarks that every table with a result of it carries: a class attribute, or from the parameters
 
     def state(self) -> State:
         """What `fit` learned: arrays and JSON values. By default every attribute whose name ends in `_`."""
@@ -326,6 +327,9 @@ class Judged:
         margins: (n,) float64, left's lead. labels: (n,) int8 in {+1, 0, -1}. weights: (n,) float64 or None.
         scores: (k,) float64 image scores, or None where the ranker compares pairs.
         targets: (k,) float64, the images' `score` column in the same order, or None.
+        seconds: what the cell took, wall seconds by phase: "fit", "score", "shared" (artefacts built for several
+            cells), and "features", all that its features took for the problem's images, whichever cell computed them.
+        peak_memory: bytes, resident, of the cell; None where it is not known.
     """
 
     margins: Floats
@@ -333,20 +337,24 @@ class Judged:
     weights: Floats | None = None
     scores: Floats | None = None
     targets: Floats | None = None
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    peak_memory: int | None = None
 
 
 class Metric:
     """A pure function of what was judged, in natural units.
 
     Class attributes:
-        percent: whether a table shows it times 100. higher_is_better: which way is better. decimals: shown digits,
-            by default 2 for percent and 3 otherwise.
+        percent: whether a table shows it times 100. higher_is_better: which way is better, None where neither is and
+            no place is marked best. decimals: shown digits, by default 2 for percent and 3 otherwise. unit: of the
+            value, for the legend.
     """
 
     version: ClassVar[str] = "1"
     percent: ClassVar[bool] = False
-    higher_is_better: ClassVar[bool] = True
+    higher_is_better: ClassVar[bool | None] = True
     decimals: ClassVar[int | None] = None
+    unit: ClassVar[str] = ""
 
     def __call__(self, judged: Judged) -> float:
         """The value. Raises NotApplicable where it is not defined."""

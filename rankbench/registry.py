@@ -22,7 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pluggy
 
-from rankbench.errors import BenchmarkError, DataError, PluginError, did_you_mean
+from rankbench.errors import BenchmarkError, DataError, PluginError, RankbenchError, did_you_mean, raised_at
 from rankbench.source import source_digest, summary
 
 KINDS = ("datasets", "rankers", "metrics", "features")
@@ -281,8 +281,10 @@ def build(cls: type, parameters: Mapping[str, Any], who: str) -> Any:
     values = {name: convert(value, fields[name], f"{who}, parameter {name!r}") for name, value in parameters.items()}
     try:
         return cls(**values)
-    except Exception as error:
+    except (RankbenchError, ValueError, TypeError) as error:
         raise BenchmarkError(f"{who} refuses its parameters: {error}") from error
+    except Exception as error:  # no refusal but a fault: its own row fails, the others go on
+        raise PluginError(f"{who} cannot be made: {type(error).__name__}: {error}{raised_at(error)}") from error
 
 
 def parameter_fields(cls: type) -> dict[str, Any]:

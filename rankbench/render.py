@@ -191,8 +191,9 @@ class Page:
     def _about_numbers(self) -> list[str]:
         columns: dict[str, list[str]] = {}
         for head in self.table.heads:
-            unit = ", ".join(["%"] * head.percent + ["lower is better"] * (not head.higher_is_better))
-            columns.setdefault(head.metric + (f" ({unit})" if unit else ""), []).append(head.label)
+            unit = "%" if head.percent else head.unit
+            about = ", ".join(filter(None, [unit, "lower is better" if head.higher_is_better is False else ""]))
+            columns.setdefault(head.metric + (f" ({about})" if about else ""), []).append(head.label)
         if len(columns) == 1:
             about = f"Metric: {next(iter(columns))}."
         else:

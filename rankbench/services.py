@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from rankbench.cell import CORE_RESULTS, key_of
 from rankbench.errors import NotApplicable, PluginError
 from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
-from rankbench.files import once, read_state, write_folder, write_state
+from rankbench.files import canonical_json, once, read_state, write_folder, write_state
 from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, file_digests
 from rankbench.pairs import Pairs, hold_out
 from rankbench.plugin import Feature, FeatureChoice, Features, File, Rows, Run, State
@@ -194,6 +195,7 @@ class CellRun:
     lost: NDArray[np.bool_] | None = None
     filled: set[str] = field(default_factory=set)  # stores that hold every image of the scope
     files: Mapping[str, File] = field(default_factory=dict)  # parameters of the plugin that name a file
+    feature_seconds: dict[str, float] = field(default_factory=dict)  # what features and pixels took for the scope
 
     @property
     def door(self) -> Run:
@@ -227,7 +229,8 @@ class CellRun:
         """(n, size, size, 3) uint8."""
         with self.clock.phase("decode"):
             store = self.services.store("pixels", {"size": size, "fit": fit})
-            self._fill(store, images, image_ids, lambda wanted: decoded(wanted, size, fit, self.threads))
+            if self._fill(store, images, image_ids, lambda wanted: decoded(wanted, size, fit, self.threads)):
+                self.feature_seconds[f"pixels {size} {fit}"] = store.seconds(image_ids(self._scoped(images)))
             return store.rows(image_ids(images))
 
     def features(self, images: Images, names: Features | Sequence[Any] | str) -> Rows:
@@ -264,25 +267,30 @@ class CellRun:
         if (fitting := self.fitting.get(choice)) is not None and feature.learned():
             self._learn(feature, fitting, parts, run)
 
+        run.folder_path = folder.with_name(f"{folder.name}.{os.getpid()}")  # other processes may be at other rows
+
         def compute(wanted: Images, rows: Ints) -> Iterator[NDArray[np.float32]]:
             yield from extracted(feature, wanted, rows, run)
-            shutil.rmtree(folder, ignore_errors=True)  # while no other process may be at these rows
+            shutil.rmtree(run.folder_path, ignore_errors=True)
 
         store = self.services.store("features", parts)
         ids = partial(feature_ids, feature=feature)
-        self._fill(store, images, ids, lambda wanted: partial(compute, wanted))
+        label = canonical_json(plain(choice))
+        if self._fill(store, images, ids, lambda wanted: partial(compute, wanted)):
+            self.feature_seconds[label] = store.seconds(ids(self._scoped(images)))
         told = self._named(images) if feature.by_name or feature.inputs else images  # a look-up over the whole problem
         return store.rows(ids(told), choice.normalize == "l2")
 
-    def _fill(self, store: RowStore, images: Images, ids: Ids, compute: Callable[[Images], Compute]) -> None:
-        """Rows for every image of the problem, the first time one of them is asked for."""
+    def _fill(self, store: RowStore, images: Images, ids: Ids, compute: Callable[[Images], Compute]) -> bool:
+        """Rows for every image of the problem, the first time one of them is asked for; True if this was it."""
         ours = images._content is self.scope._content
         if ours and str(store.folder) in self.filled:
-            return
+            return False
         wanted = self._scoped(images)
         store.fill(ids(wanted), compute(wanted))
         if ours:
             self.filled.add(str(store.folder))
+        return ours
 
     def _learn(self, feature: Feature, fitting: Fitting, parts: Mapping[str, Any], run: CellRun) -> None:
         missing = [name for name in feature.uses if name not in fitting.images.columns]
@@ -311,8 +319,8 @@ class CellRun:
         """The same images with the names and inputs that were withheld from the ranker."""
         if images._content is not self.scope._content:
             return images
-        position = {int(row): at for at, row in enumerate(self.scope._rows)}
-        return self.scope.take(np.array([position[int(row)] for row in images._rows], dtype=np.int64))
+        order = np.argsort(self.scope._rows)
+        return self.scope.take(order[np.searchsorted(self.scope._rows, images._rows, sorter=order)])
 
     # -- shared artefacts
 
@@ -350,7 +358,9 @@ class CellRun:
 
     def apart(self, seed: int, folder: Path) -> CellRun:
         """A Run for work that several cells share: nothing of it is logged to whichever cell came first."""
-        return replace(self, seed=seed, folder_path=folder, holdouts=[], logger=lambda step, numbers: None)
+        return replace(
+            self, seed=seed, folder_path=folder, holdouts=[], feature_seconds={}, logger=lambda step, numbers: None
+        )
 
 
 class Door:

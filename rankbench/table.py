@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TIES_WORTH_A_NOTE = 0.001  # share of ordered pairs with a predicted tie
 COUNTED = r"(?s)(?:(\d+ of \d+|\d+(?= (?:training )?(?:images?|pairs?)\b)) )?(.*)"  # a count, and what it counts
 WORST_FIRST = (FAILED, MISSING, TODO, NOT_APPLICABLE)  # a place shows the worst status of its cells
+SHARED_PHASES = ("load", "decode", "features")  # what the first cell that needs it spends for all
 REPORTED = "reported"  # status of a published figure in a row without a ranker
 DETERMINISTIC = "deterministic: does not depend on the seed"
 MIXED = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow")  # versions worth a note when mixed
@@ -67,9 +68,10 @@ class Head:
     group: str | None
     metric: str
     decimals: int
-    higher_is_better: bool
+    higher_is_better: bool | None
     percent: bool = False
     notes: list[str] = field(default_factory=list)
+    unit: str = ""
 
 
 @dataclass
@@ -130,7 +132,8 @@ class Drawer:
             shown = (benchmark.decimals, metric.decimals, 2 if metric.percent else 3)
             decimals = next(number for number in shown if number is not None)
             name = named(column.metric)["name"]
-            heads.append(Head(column.label, column.group, name, decimals, metric.higher_is_better, metric.percent))
+            better, percent = metric.higher_is_better, metric.percent
+            heads.append(Head(column.label, column.group, name, decimals, better, percent, unit=metric.unit))
         table = Table(benchmark.title, benchmark.source, heads, [], [], [], [], benchmark.name)
         for row in benchmark.row:
             table.rows.append(row.label)
@@ -236,7 +239,7 @@ class Drawer:
             return float(remembered["value"])
         answer: dict[str, Any] = {}
         try:
-            answer["value"] = self._compute(key, test, record["tests"][test]["digest"], column, metric)
+            answer["value"] = self._compute(key, test, record, column, metric)
         except NotApplicable as error:
             answer["not_applicable"] = str(error)
             raise
@@ -246,10 +249,11 @@ class Drawer:
                     write_file(path, json.dumps(answer))
         return float(answer["value"])
 
-    def _compute(self, key: str, name: str, digest: str, column: Column, metric: Metric) -> float:
+    def _compute(self, key: str, name: str, record: Record, column: Column, metric: Metric) -> float:
+        digest = record["tests"][name]["digest"]
         if digest not in self._tests:
             self._tests[digest] = self.store.test(digest)
-        judged = self.store.outcome(key, name).judged(self._tests[digest])
+        judged = replace(self.store.outcome(key, name).judged(self._tests[digest]), **costs(record))
         try:
             value = float(metric(judged))
         except RankbenchError:
@@ -366,8 +370,19 @@ def remark(remarks: Remarks, problem: str, planned: Mapping[str, Any], record: R
         remarks.add(problem, f"training and test share images: {planned['overlap']}")
     for text in planned["notes"]:
         remarks.add(problem, text)
+    for text in record.get("remarks", []):
+        remarks.add(problem, text)
     if record.get("inputs"):
         remarks.add(problem, f"reads evidence given at test time: {', '.join(record['inputs'])}")
+
+
+def costs(record: Record) -> dict[str, Any]:
+    """What a cell took, as a metric sees it."""
+    spent = {name: phase["wall_seconds"] for name, phase in record["phases"].items() if name not in SHARED_PHASES}
+    features = record.get("feature_seconds")
+    if features is not None:
+        spent["features"] = math.fsum(features.values())
+    return {"seconds": spent, "peak_memory": record["peak_memory_bytes"]}
 
 
 def test_of(column: Column, record: Record) -> str:
@@ -401,7 +416,7 @@ def summarize(entry: Entry, by_seed: list[list[float]], scale: float) -> None:
 def mark_best(entries: list[Entry], head: Head) -> None:
     """Mark the best measured values of a column; equal at the shown precision is equal."""
     shown = {at: round(entry.value, head.decimals) for at, entry in enumerate(entries) if entry.value is not None}
-    if len(shown) > 1:
+    if len(shown) > 1 and head.higher_is_better is not None:
         best = max(shown.values()) if head.higher_is_better else min(shown.values())
         for at, value in shown.items():
             entries[at].best = value == best

@@ -323,7 +323,7 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
     def judged(values: NDArray[np.float64], flip: Sequence[Any] | slice = slice(0, 0)) -> Judged:
         margins, labels = values[left] - values[right], np.sign(np.round(truth[left] - truth[right], 1)).astype(np.int8)
         margins[flip], labels[flip] = -margins[flip], -labels[flip]
-        return Judged(margins, labels, np.ones(len(left)), values, truth)
+        return Judged(margins, labels, np.ones(len(left)), values, truth, {"fit": 2.0, "score": 1.0}, 10**8)
 
     if not found.declared(make, Metric):
         return found
@@ -335,6 +335,8 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
         some = slice(0, None, 3)
         assert np.isclose(make()(judged(scores, some)), make()(judged(scores)), atol=1e-12), "it depends on the side"
     with found.requirement("knows which way is better"):
+        if make().higher_is_better is None:
+            raise NotApplicable("neither way is better")
         better, worse = make()(judged(truth)), make()(judged(-truth))
         assert (better > worse) == make().higher_is_better, f"a perfect order gives {better}, its reverse {worse}"
     with found.requirement("leaves what it judges untouched"):

@@ -12,7 +12,6 @@ import faulthandler
 import json
 import os
 import queue
-import resource
 import shutil
 import signal
 import sys
@@ -40,7 +39,7 @@ from rankbench.errors import (
 from rankbench.files import read_json, write_file
 from rankbench.images import Images, Ints
 from rankbench.loading import Data, DatasetChoice
-from rankbench.machine import device_name, host, versions
+from rankbench.machine import PeakMemory, device_name, host, versions
 from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices
 from rankbench.plugin import Features, Ranker
 from rankbench.problem import Problem
@@ -105,6 +104,7 @@ class Fitter:
         self.clock, self.process = Clock(), os.getpid()
         self.curves: list[dict[str, float]] = []
         self.holdouts: list[dict[str, Any]] = []
+        self.feature_seconds: dict[str, float] = {}
         self.lost: NDArray[np.bool_] | None = None
         self.tests: dict[str, tuple[TestSet, Ints]] = {}
         self.where = "load"
@@ -219,7 +219,7 @@ class Fitter:
         while True:
             try:
                 ranker, outcomes = self._attempt(problem)
-                return ranker, outcomes, self._findings(problem, outcomes)
+                return ranker, outcomes, self._findings(problem, outcomes) | {"remarks": self._remarks(ranker)}
             except UnreadableImage as error:
                 if self.lost is not None:
                     raise
@@ -259,6 +259,7 @@ class Fitter:
         plugin = self.shop.registry.find("rankers", self.task["ranker"]["name"])
         self.curves.clear()
         self.holdouts.clear()
+        self.feature_seconds.clear()
 
         def log(step: float, numbers: dict[str, float]) -> None:
             self.curves.append({"step": step, **numbers})
@@ -279,6 +280,7 @@ class Fitter:
             logger=log,
             clock=self.clock,
             holdouts=self.holdouts,
+            feature_seconds=self.feature_seconds,
             lost=self.lost,
             files=file_parameters(ranker),
         )
@@ -290,6 +292,11 @@ class Fitter:
         if choice.fit_on is None:
             return self.shop.data.fitting(problem, self.lost)
         return self.shop.data.fitting_on(dict(choice.fit_on), problem)
+
+    def _remarks(self, ranker: Ranker) -> list[str]:
+        """What the ranker and its features want said wherever their results are shown."""
+        features = [build_feature(self.shop.registry, choice) for choice in feature_choices(ranker)]
+        return list(dict.fromkeys(str(text) for one in (ranker, *features) for text in one.notes))
 
     def _unreadable(self, problem: Problem, error: UnreadableImage) -> NDArray[np.bool_]:
         """Which of the problem's images cannot be decoded: one was found, so all are tried.
@@ -323,7 +330,13 @@ class Fitter:
             kind = "scores" if outcome.scores is not None else "margins"
             tests[name] = {"digest": test.digest, "tied": outcome.tied(test), "kind": kind, "pairs": len(test.pairs)}
         lost = [] if self.lost is None else [problem.images.describe(int(row)) for row in np.flatnonzero(self.lost)]
-        return {"tests": tests, "lost": lost, "images": len(problem.images), "holdouts": self.holdouts}
+        return {
+            "tests": tests,
+            "lost": lost,
+            "images": len(problem.images),
+            "holdouts": self.holdouts,
+            "feature_seconds": self.feature_seconds,
+        }
 
 
 def judge(
@@ -392,26 +405,6 @@ def readable(images: Images, row: int) -> bool:
     except UnreadableImage:
         return False
     return True
-
-
-class PeakMemory:
-    """Peak resident memory since it was made: the cell's where the system can reset the mark, else the process's."""
-
-    def __init__(self) -> None:
-        self.whose = "cell"
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            self.whose = "process"
-
-    def read(self) -> int:
-        """Bytes."""
-        if self.whose == "cell":
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def execute(shop: Workshop, task: Task, emit: Emit = lambda event: None, wait: bool = True) -> Record:

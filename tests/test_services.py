@@ -136,7 +136,7 @@ def test_wrong_rows_name_feature_and_package(tmp_path, bad, message):
     run = cell_run(problem, tmp_path, [choice])
     with pytest.raises(PluginError, match=f"feature 'level' of package traced-plugins: {message}"):
         run.features(problem.training()[0], [choice])
-    assert not [path for path in (tmp_path / "cache" / "features").glob("*/*") if path.name != ".lock"]
+    assert not list((tmp_path / "cache" / "features").rglob("*.npy"))  # neither rows nor a claim on some
 
 
 def test_what_is_no_feature_is_refused(tmp_path):
@@ -244,6 +244,59 @@ def test_two_processes_fill_one_store_and_compute_each_row_once(tmp_path):
     sums = [worker.communicate(timeout=60)[0] for worker in workers]
     assert sums[0] == sums[1] != ""
     assert sorted(map(int, lines(tmp_path / "log"))) == list(range(0, 240, 4))
+
+
+def test_processes_that_want_the_same_rows_share_the_work(tmp_path):
+    code = """
+        import sys, time
+        from pathlib import Path
+        import numpy as np
+        from rankbench.features import RowStore
+        ids, mine = np.random.default_rng(0).integers(0, 256, (300, 32), dtype=np.uint8), []
+        def compute(rows):
+            mine.extend(rows.tolist())
+            time.sleep(0.01 * len(rows))
+            yield rows[:, None].astype(np.float32)
+        store = RowStore(Path(sys.argv[1]))
+        store.fill(ids, compute)
+        assert store.rows(ids)[:].ravel().tolist() == list(range(300))
+        print(len(mine), round(store.seconds(ids), 2))
+    """
+    workers = [process(code, tmp_path / "s") for _ in range(2)]
+    counts = [worker.communicate(timeout=60)[0].split() for worker in workers]
+    assert sum(int(rows) for rows, _ in counts) == 300
+    assert all(int(rows) > 60 for rows, _ in counts)
+    assert all(3 <= float(seconds) < 6 for _, seconds in counts)  # of all rows, whoever computed them
+
+
+def test_rows_that_a_dead_process_was_at_are_taken_over(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 256, (40, 32), dtype=np.uint8)
+    code = """
+        import os, sys
+        from pathlib import Path
+        import numpy as np
+        from rankbench.features import RowStore
+        ids = np.random.default_rng(0).integers(0, 256, (40, 32), dtype=np.uint8)
+        RowStore(Path(sys.argv[1])).fill(ids, lambda rows: os._exit(9))
+    """
+    dead = process(code, tmp_path / "s")
+    dead.communicate(timeout=30)
+    assert dead.returncode == 9
+    left = list((tmp_path / "s" / "claims").glob("*.npy"))
+    assert len(left) == 1  # its claim on sixteen rows
+    began, store = time.monotonic(), RowStore(tmp_path / "s")
+    store.fill(ids, lambda rows: iter([rows[:, None].astype(np.float32)]))
+    assert store.rows(ids)[:].ravel().tolist() == list(range(40))
+    assert time.monotonic() - began < 5  # it is known to be dead; nobody waits for its silence
+    assert not left[0].exists()
+
+
+def test_ids_that_end_in_zeros_are_told_apart(tmp_path):
+    ids = np.zeros((4, 32), np.uint8)
+    ids[1, 0], ids[2, 1], ids[3, 31] = 1, 1, 1
+    store = RowStore(tmp_path / "s")
+    store.fill(ids, lambda rows: iter([rows[:, None].astype(np.float32)]))
+    assert store.rows(ids)[:].ravel().tolist() == [0, 1, 2, 3]
 
 
 def test_a_kill_while_filling_loses_at_most_one_chunk(tmp_path):
@@ -594,6 +647,7 @@ def chunked(folder, count):
         (folder / f"{k:04d}").mkdir(parents=True)
         np.save(folder / f"{k:04d}" / "ids.npy", ids[k : k + 1])
         np.save(folder / f"{k:04d}" / "rows.npy", np.array([[k]], np.float32))
+        np.save(folder / f"{k:04d}" / "seconds.npy", np.float64(0.5))
     return ids
 
 

@@ -236,6 +236,43 @@ def test_rows_that_read_inputs_are_footnoted(lab):
     assert "reads evidence given at test time: votes" in lab.run(text).drawn().row_notes[1]
 
 
+def test_remarks_of_rankers_and_features_are_footnoted(lab):
+    (lab.data / "sign.txt").write_text("1")
+    row = "[[row]]\nlabel = '{0}'\nranker = {{ name = 'featured', features = {0} }}\n"
+    table = lab.run(HEAD + COLUMNS + row.format('["grey"]') + row.format('["grey", "centered"]')).drawn()
+    assert table.row_notes[0] == []
+    assert table.row_notes[1] == ["of 2 features only the first counts", "centered on the training images"]
+
+
+COSTS = """
+[[column]]
+label = "{0}"
+metric = {1}
+"""
+
+
+def test_a_metric_may_look_at_what_a_cell_took(lab):
+    (lab.data / "sign.txt").write_text("1")
+    columns = [("Own", '{ name = "seconds", features = false }'), ("All", '"seconds"'), ("GB", '"peak-memory"')]
+    text = HEAD.replace('"mean-score"', '"error"') + "".join(COSTS.format(*column) for column in columns)
+    text += '[[row]]\nlabel = "Featured"\nranker = "featured"\n' + TRUTH
+    lab.run(text)
+
+    def slow(record):
+        record["phases"]["fit"]["wall_seconds"], record["phases"]["score"]["wall_seconds"] = 2.0, 0.5
+        record["phases"]["features"] = {"wall_seconds": 50.0, "cpu_seconds": 50.0}  # what this cell spent for all
+        record["feature_seconds"] = {"a": 3.0, "b": 4.0} if record["ranker"]["name"] == "featured" else {}
+        record["peak_memory_bytes"] = 2 * 10**9
+
+    change_records(lab, slow)
+    shutil.rmtree(lab.cache)
+    table = Drawer(Registry.installed(), ResultStore(lab.results)).draw(Benchmark.parse(text, "toy", "toy.toml"))
+    values = [[entry.value for entry in row] for row in table.entries]
+    assert values == [[2.5, 9.5, 2.0], [2.5, 2.5, 2.0]]
+    assert not any(entry.best for row in table.entries for entry in row)  # what is cheap is not best
+    assert [head.unit for head in table.heads] == ["s", "s", "GB"]
+
+
 def test_parameters_of_a_place_are_footnoted_and_used(lab):
     columns = COLUMNS.replace('label = "All"', 'label = "All"\ngroup = "Both"')
     text = HEAD + columns + TRUTH + '[row.at.Both]\nsign = -1\n[row.at."Bright"]\nsign = 1\n'

@@ -96,6 +96,10 @@ class Featured(rankbench.Ranker):
 
     seeded = False
 
+    @property
+    def notes(self):
+        return () if len(self.features) == 1 else (f"of {len(self.features)} features only the first counts",)
+
     features: rankbench.Features = field(default_factory=lambda: rankbench.Features("grey"))
     file: rankbench.File = field(default_factory=lambda: rankbench.File("sign.txt"))
 
@@ -116,6 +120,8 @@ class Grey(rankbench.Feature):
 
 class Centered(Grey):
     """Mean grey level less that of the training images."""
+
+    notes = ("centered on the training images",)
 
     def fit(self, images, run):
         self.mean_ = float(grey(images).mean())

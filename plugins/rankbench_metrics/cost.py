@@ -1,0 +1,48 @@
+"""What a cell cost: seconds and peak memory, beside what it got right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import rankbench
+
+
+@dataclass(frozen=True)
+class Seconds(rankbench.Metric):
+    """Wall seconds of fitting and scoring one problem, on the machine the cell ran on.
+
+    Features are computed once per image for all rows; their seconds count for each row that uses them, as if it were
+    alone, unless `features` is off. Learning a feature's dictionary, loading data and storing results are left out.
+
+    Args: features, whether the extraction of features counts.
+    Raises: NotApplicable where the cell's record says nothing of it.
+    """
+
+    higher_is_better = None
+    decimals = 1
+    unit = "s"
+
+    features: bool = True
+
+    def __call__(self, judged: rankbench.Judged) -> float:
+        phases = ("fit", "score", "shared") + (("features",) if self.features else ())
+        if "fit" not in judged.seconds:
+            raise rankbench.NotApplicable("needs the seconds of a cell")
+        return float(sum(judged.seconds.get(phase, 0.0) for phase in phases))
+
+
+class PeakMemory(rankbench.Metric):
+    """Peak resident memory of the cell's process while it loaded, fitted and scored, in GB (10⁹ bytes).
+
+    It includes what the process holds anyway: Python and the libraries that its cells so far have imported, and pages
+    of memory-mapped features, which the system may drop.
+    """
+
+    higher_is_better = None
+    decimals = 2
+    unit = "GB"
+
+    def __call__(self, judged: rankbench.Judged) -> float:
+        if judged.peak_memory is None:
+            raise rankbench.NotApplicable("needs the peak memory of a cell")
+        return judged.peak_memory / 1e9
