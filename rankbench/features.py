@@ -255,7 +255,7 @@ def mapped(path: Path) -> NDArray[Any]:
 
 
 def keys(ids: NDArray[np.uint8]) -> NDArray[Any]:
-    """(n,) each id as one value that sorts. Fixed-width bytes: all are 32 long, so that trailing zeros are no matter."""
+    """(n,) each id as one value that sorts. All are 32 bytes long: trailing zeros are no matter."""
     return np.ascontiguousarray(ids, dtype=np.uint8).reshape(-1, 32).view(KEY)[:, 0]
 
 

@@ -317,7 +317,9 @@ class Planner:
             cell.status, cell.reason = MISSING, cell.missing
         else:
             failure = self.store.failure(cell.key) if cell.key else None
-            if failure is not None:
+            if failure is not None and failure["error"].get("type") == MissingData.__name__:
+                cell.status, cell.missing = MISSING, failure["error"]["message"]  # weights, say: found out by trying
+            elif failure is not None:
                 cell.status, cell.reason = FAILED, failure["error"]["message"]
 
     def is_stale(self, key: str, record: Record) -> bool:

@@ -110,7 +110,7 @@ class Runner:
         """The cells to fit now, each key once, cells of one problem side by side."""
         statuses = {TODO}
         if self.options.retry:
-            statuses.add(FAILED)
+            statuses |= {FAILED, MISSING}  # a cell whose data is known to be missing has no key yet
         if self.options.rerun:
             statuses.add(STALE)
         if self.options.rerun == "all":
@@ -173,6 +173,8 @@ class Runner:
         for cell in plan.cells:
             cell.status, cell.reason = TODO, ""
             self.planner.judge(cell)
+            if cell.status == MISSING:
+                continue
             if cell.key is not None and cell.key in failed:
                 cell.status, cell.reason = FAILED, failed[cell.key]
 

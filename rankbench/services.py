@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.cell import CORE_RESULTS, key_of
-from rankbench.errors import NotApplicable, PluginError
+from rankbench.errors import NotApplicable, PluginError, StoreError
 from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
 from rankbench.files import canonical_json, once, read_state, write_folder, write_state
 from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, file_digests
@@ -169,8 +169,14 @@ class Services:
             write_folder(folder, fill)
             shutil.rmtree(scratch, ignore_errors=True)
 
-        once(folder.with_name(f"{folder.name}.claim"), folder.exists, work)
-        return read_state(folder)
+        claim = folder.with_name(f"{folder.name}.claim")
+        once(claim, folder.exists, work)
+        try:
+            return read_state(folder)
+        except StoreError:  # damaged: a cache may always be deleted
+            shutil.rmtree(folder, ignore_errors=True)
+            once(claim, folder.exists, work)
+            return read_state(folder)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankbench.benchmark import Benchmark, Column, Reported, Row, named
 from rankbench.cell import TestSet, key_of
-from rankbench.errors import BenchmarkError, NotApplicable, PluginError, RankbenchError
+from rankbench.errors import BenchmarkError, MissingData, NotApplicable, PluginError, RankbenchError
 from rankbench.files import canonical_json, read_json, write_file
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale, place, placeholder
 from rankbench.registry import Registry, plain
@@ -202,6 +202,9 @@ class Drawer:
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
             message = failure["error"]["message"] if failure else planned["error"]
+            if failure and failure["error"].get("type") == MissingData.__name__:
+                remarks.add(problem, f"missing: {message.splitlines()[0]}")
+                return MISSING, None
             if message:
                 remarks.add(problem, f"failed: {message.splitlines()[0]}")
             return (FAILED if message else MISSING if planned["missing"] else TODO), None

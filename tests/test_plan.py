@@ -353,7 +353,11 @@ def test_a_dataset_that_is_none_fails_its_column_alone(lab):
             "{ fold = 1 }",
             ["no problem of dots matches", "where = { fold = 1 }. Its facets"],
         ),
-        ('"brightness"', '"brightnes"', ["row 'Truth'", "Did you mean 'brightness'?", "Installed rankers: boom"]),
+        (
+            '"brightness"',
+            '"brightnes"',
+            ["row 'Truth'", "Did you mean 'brightness'?", "Installed rankers: attribute-votes, boom"],
+        ),
         ('"brightness"', '{ name = "brightness", sing = 1 }', ["row 'Truth'", "no parameter 'sing'", "'sign'?"]),
         ("values = [1, 2]", 'values = "1"', ["row 'Level'", "parameter 'values'", "got '1'"]),
         ('metric = "pairwise-accuracy"', 'metric = "acuracy"', ["benchmark toy, at the top: no metric named"]),
@@ -412,7 +416,7 @@ def test_a_failed_cell_is_tried_again_unless_told_otherwise(lab):
     assert lab.run(text, retry=False).plan.fitted == 0
     again = lab.run(text)
     assert (again.plan.fitted, again.exit_code) == (4, 1)
-    assert {c.reason for c in again.cells if c.row == "Boom"} == {"ValueError: boom (dots_plugins.py, line 132)"}
+    assert {c.reason for c in again.cells if c.row == "Boom"} == {"ValueError: boom (dots_plugins.py, line 138)"}
 
 
 def test_rows_that_read_inputs_are_known_before_they_run(planned):

@@ -113,9 +113,15 @@ def test_a_stale_cell_names_the_plugin_that_changed(lab, why):
 
 
 def test_failures_missing_data_and_dashes_say_why(lab, why):
-    text = TOY + "".join(f'[[row]]\nlabel = "{name}"\nranker = "{name}"\n' for name in ("boom", "refuses", "broken"))
+    names = ("boom", "refuses", "broken", "weightless", "clumsy")
+    text = TOY + "".join(f'[[row]]\nlabel = "{name}"\nranker = "{name}"\n' for name in names)
     lab.run(text)
     found = why(text)
+    assert found["weightless"] == "weights.pt: not found.\nPut it there."
+    assert found["clumsy"].startswith(
+        "failed: ranker 'clumsy' of package dots-plugins cannot be made: RuntimeError: the b"
+    )
+    assert found["Truth"].startswith("stored as")
     assert found["boom"].startswith("failed: ValueError: boom")
     assert "a_package_that_is_not_there" in found["broken"]
     assert found["refuses"].endswith("(needs images.columns['category'])")

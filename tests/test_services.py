@@ -161,6 +161,18 @@ def test_a_learned_feature_sees_training_images_and_declared_columns_alone(tmp_p
     assert len(list((tmp_path / "cache" / "fitted").glob("*/state.json"))) == 1
 
 
+def test_a_damaged_state_of_a_learned_feature_is_learned_again(tmp_path):
+    problem, choice = toy(), {"name": "centered", "normalize": "none"}
+    first = cell_run(problem, tmp_path, [choice]).features(problem.training()[0], [choice])[:]
+    state = next((tmp_path / "cache" / "fitted").glob("*/state.npz"), None) or next(
+        (tmp_path / "cache" / "fitted").glob("*/state.json")
+    )
+    state.write_bytes(state.read_bytes()[:7])
+    again = cell_run(problem, tmp_path, [choice])
+    assert np.array_equal(again.features(problem.training()[0], [choice])[:], first)
+    assert read_state(state.parent)
+
+
 def test_problems_with_equal_training_images_share_a_fitted_feature(tmp_path):
     first, other = toy(), toy([*range(0, 120, 20), *range(121, 241, 20)])
     relabeled = first.images.columns["category"] + 1

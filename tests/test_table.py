@@ -244,6 +244,16 @@ def test_remarks_of_rankers_and_features_are_footnoted(lab):
     assert table.row_notes[1] == ["of 2 features only the first counts", "centered on the training images"]
 
 
+def test_what_is_found_missing_while_fitting_is_missing_and_tried_again(lab):
+    text = HEAD + COLUMNS + '[[row]]\nlabel = "Net"\nranker = "weightless"\n'
+    for _ in range(2):
+        result = lab.run(text)
+        place = entry(result, "Net", "All")
+        assert (place.status, place.done, place.cells) == ("missing data", 0, 6)
+        assert "missing: weights.pt: not found." in [*place.notes, *result.drawn().row_notes[0]]
+        assert result.exit_code == 3
+
+
 COSTS = """
 [[column]]
 label = "{0}"

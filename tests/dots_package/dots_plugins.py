@@ -139,6 +139,13 @@ class Boom(rankbench.Ranker):
 
 
 @dataclass
+class Weightless(rankbench.Ranker):
+    """Needs a file that it only looks for when it is fitted."""
+
+    def fit(self, images, pairs, run):
+        raise rankbench.MissingData("weights.pt: not found.\nPut it there.")
+
+
 class Sleeper(rankbench.Ranker):
     """Takes its time."""
 
@@ -150,6 +157,14 @@ class Sleeper(rankbench.Ranker):
 
     def score(self, images, run):
         return grey(images)
+
+
+@dataclass
+class Clumsy(rankbench.Ranker):
+    """Cannot even be made."""
+
+    def __post_init__(self):
+        raise RuntimeError("the battery is empty")
 
 
 class Refuses(rankbench.Ranker):
@@ -223,6 +238,8 @@ def rankbench_rankers():
         "boom": Boom,
         "sleeper": Sleeper,
         "refuses": Refuses,
+        "weightless": Weightless,
+        "clumsy": Clumsy,
         "unplannable": Unplannable,
         "no-ranker": "dots_plugins:NoRanker",
         "broken": "dots_broken:Broken",
