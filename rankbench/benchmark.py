@@ -51,15 +51,25 @@ class Column(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Row(msgspec.Struct, forbid_unknown_fields=True):
-    """A ranker, and what was published of it. Without a ranker the row shows published figures alone."""
+    """A ranker, and what was published of it. Without a ranker the row shows published figures alone.
+
+    columns, labels or groups, limits what is computed; the row's other places stay empty, or show what was published.
+    """
 
     label: str
     ranker: Table | str | None = None
     reported: dict[str, Reported] = {}
     at: dict[str, Table] = {}
+    columns: list[str] | None = None
     timeout: float | None = None
     threads: int | None = None
     notes: str = ""
+
+    def fills(self, column: Column) -> bool:
+        """Whether the row's ranker is to be judged in this column."""
+        return self.ranker is not None and (
+            self.columns is None or column.label in self.columns or column.group in self.columns
+        )
 
     def parameters(self, column: Column) -> Table:
         """The ranker's parameters in a column: its own, with those of `at` for the column's group and label on top."""
@@ -165,11 +175,10 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
         elif not row.reported:
             raise BenchmarkError(f"{where}: has neither a ranker nor reported figures.")
         places = {column.label for column in self.column} | {column.group for column in self.column if column.group}
-        for what, keys in (("reported", row.reported), ("at", row.at)):
+        labels = {column.label for column in self.column} | set(self.addresses)
+        for what, keys in (("reported", row.reported), ("at", row.at), ("columns", row.columns or ())):
             for key in keys:
-                if key not in (
-                    places if what == "at" else {column.label for column in self.column} | set(self.addresses)
-                ):
+                if key not in (labels if what == "reported" else places):
                     known = ", ".join(sorted(places))
                     raise BenchmarkError(
                         f"{where}: {what} names {key!r}.{did_you_mean(key, sorted(places))} Known: {known}."

@@ -154,7 +154,7 @@ class Planner:
         known = {label: self._known(choice, earlier.facets.get(label)) for label, choice in problems.items()}
         cells: dict[str, PlannedCell] = {}
         for row in benchmark.row:
-            for column in benchmark.column if row.ranker is not None else ():
+            for column in filter(row.fills, benchmark.column):
                 there = known[canonical_json(place(column.choice))]
                 for cell in self._cells(benchmark, row, column, there, earlier, cells):
                     cells[cell.identity] = cell

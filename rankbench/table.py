@@ -162,7 +162,7 @@ class Drawer:
     def _entry(self, benchmark: Benchmark, row: Row, column: Column, metric: Metric, plan: Keys) -> Entry:
         address = f"{column.group}: {column.label}" if column.group else column.label
         entry = Entry(reported=row.reported.get(address) or row.reported.get(column.label))
-        if row.ranker is None:
+        if not row.fills(column):
             entry.status = REPORTED if entry.reported else ""
             return entry
         ranker = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}

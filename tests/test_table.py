@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rankbench.benchmark import Benchmark
+from rankbench.errors import BenchmarkError
 from rankbench.registry import Registry
 from rankbench.store import ResultStore
 from rankbench.table import Drawer, Entry, Head, Remarks, mark_best, summarize
@@ -281,6 +282,17 @@ def test_a_metric_may_look_at_what_a_cell_took(lab):
     assert values == [[2.5, 9.5, 2.0], [2.5, 2.5, 2.0]]
     assert not any(entry.best for row in table.entries for entry in row)  # what is cheap is not best
     assert [head.unit for head in table.heads] == ["s", "s", "GB"]
+
+
+def test_a_row_may_be_for_some_columns_only(lab):
+    text = TOY + 'columns = ["Bright"]\nreported = { All = 81.0 }\n'.replace("81.0", "{ value = 81.0 }")
+    result = lab.run(text)
+    assert entry(result, "Truth", "Bright").status == "done"
+    other = entry(result, "Truth", "All")
+    assert (other.status, other.value, other.cells, other.reported.value) == ("reported", None, 0, 81.0)
+    assert {cell.facets["attribute"] for cell in result.cells if cell.row == "Truth"} == {"bright"}
+    with pytest.raises(BenchmarkError, match="row 2: columns names 'bright'. Did you mean 'Bright'"):
+        lab.run(text.replace('["Bright"]', '["bright"]'))
 
 
 def test_parameters_of_a_place_are_footnoted_and_used(lab):
