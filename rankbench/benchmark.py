@@ -103,7 +103,7 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
         """A benchmark from a file. BenchmarkError says which row or column is wrong, and how."""
         file = Path(path)
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")  # some editors on Windows begin a file with a mark
         except (OSError, UnicodeDecodeError) as error:
             known = [str(p) for p in sorted(Path("benchmarks").glob("*.toml"))]
             reason = getattr(error, "strerror", None) or error
@@ -174,6 +174,9 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
             self._check_named(row.ranker, f"{where}: ranker")
         elif not row.reported:
             raise BenchmarkError(f"{where}: has neither a ranker nor reported figures.")
+        for label, figure in row.reported.items():
+            if not math.isfinite(figure.value):
+                raise BenchmarkError(f"{where}: reported {label!r} is {figure.value}; leave out what is not known.")
         places = {column.label for column in self.column} | {column.group for column in self.column if column.group}
         labels = {column.label for column in self.column} | set(self.addresses)
         for what, keys in (("reported", row.reported), ("at", row.at), ("columns", row.columns or ())):

@@ -22,7 +22,8 @@ def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Record]]
     if cell.status in (DONE, NOT_APPLICABLE):
         record = planner.store.record(cell.key or "") or {}
         because = f" ({record['error']['message']})" if cell.status == NOT_APPLICABLE else ""
-        return f"stored as {str(cell.key)[:12]}, computed {record.get('started', '?')}{because}"
+        lost = "".join(f"\nleft out, as it cannot be read: {image}" for image in record.get("lost", []))
+        return f"stored as {str(cell.key)[:12]}, computed {record.get('started', '?')}{because}{lost}"
     if cell.status == STALE:
         record = planner.store.record(cell.key or "") or {}
         changed = [

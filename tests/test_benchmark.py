@@ -81,6 +81,7 @@ WRONG = {
     "row 1: object missing required field `label`": ('label = "RankSVM"', ""),
     "column 2, test: expected `str | null`, got `bool`": ('test = "val"', "test = true"),
     "row 1, reported[...].value: expected `float`, got `str`": ("value = 94.98", "value = 'high'"),
+    "row 1: reported 'Open' is nan; leave out what is not known": ("value = 94.98", "value = nan"),
     "row 1, reported[...]: object contains unknown field `valeu`": ("value = 94.98", "valeu = 94.98, value = 1"),
     "row 1: unknown key 'rankre'. Did you mean 'ranker'? Known: label, ranker, ": ("ranker = {", "rankre = {"),
     "column 1: unknown key 'were'. Did you mean 'where'?": ("where =", "were ="),
@@ -112,6 +113,11 @@ WRONG = {
     "has no [[row]]": (BASE, "row = []\n" + BASE[: BASE.index("[[row]]")]),
     "is not valid TOML: ": ("[[column]]", "[[column"),
 }
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_matter(tmp_path):
+    (tmp_path / "toy.toml").write_text(BASE, encoding="utf-8-sig")
+    assert rankbench.Benchmark.read(tmp_path / "toy.toml").title == "Toy"
 
 
 @pytest.mark.parametrize("message", WRONG)

@@ -1,5 +1,6 @@
 """`rankbench why`: which part of a key differs from the nearest stored cell."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -48,7 +49,12 @@ def test_a_stored_cell_says_when_it_was_computed(lab, why):
     result = lab.run(TOY)
     record = lab.records()[0]
     key = next(cell.key for cell in result.cells if cell.row == record["row"])
-    assert why(TOY)[record["row"]] == f"stored as {key[:12]}, computed {record['started']}"
+    stored = f"stored as {key[:12]}, computed {record['started']}"
+    assert why(TOY)[record["row"]] == stored
+    record["lost"] = ["image a.png", "image b.png"]
+    (lab.results / "cells" / key / "record.json").write_text(json.dumps(record))
+    lines = [f"left out, as it cannot be read: image {name}.png" for name in "ab"]
+    assert why(TOY)[record["row"]].splitlines() == [stored, *lines]
 
 
 @pytest.mark.parametrize(
