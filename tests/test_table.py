@@ -291,7 +291,7 @@ def test_a_row_may_be_for_some_columns_only(lab):
     other = entry(result, "Truth", "All")
     assert (other.status, other.value, other.cells, other.reported.value) == ("reported", None, 0, 81.0)
     assert {cell.facets["attribute"] for cell in result.cells if cell.row == "Truth"} == {"bright"}
-    with pytest.raises(BenchmarkError, match="row 2: columns names 'bright'. Did you mean 'Bright'"):
+    with pytest.raises(BenchmarkError, match=r"row 2: columns names 'bright'\. Did you mean 'Bright'"):
         lab.run(text.replace('["Bright"]', '["bright"]'))
 
 
