@@ -127,7 +127,7 @@ def test_the_held_out_pairs_choose_c():
     chosen = RankSVM(C="holdout").fit(images, pairs, run)
     accuracies = {numbers["C"]: numbers["holdout_accuracy"] for _, numbers in run.curves if "C" in numbers}
     assert list(accuracies) == list(RankSVM().C_grid)
-    assert chosen.C_ == max(accuracies, key=lambda cost: (accuracies[cost], -cost))
+    assert max(accuracies, key=lambda cost: (accuracies[cost], -cost)) == chosen.C_
     assert chosen.weights_ == pytest.approx(solved(vectors, pairs, C=chosen.C_), abs=1e-4)
     assert RankSVM(C="holdout").seeded
     assert not RankSVM().seeded

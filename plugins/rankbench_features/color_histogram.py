@@ -7,6 +7,7 @@ import numpy as np
 
 import rankbench
 
+COLORS = 50
 LEVELS = 32  # the color table is looked up at 32 levels a channel
 
 
@@ -30,9 +31,14 @@ class ColorHistogram(rankbench.Feature):
             raise rankbench.DataError(f"color-histogram: grids {list(self.grids)} need 1 to {self.size} cells a side.")
 
     def extract(self, images, run):
-        pixels = run.pixels(images, self.size)[:].astype(np.int32) * LEVELS // 256
-        color = color_table()[(pixels[..., 0] * LEVELS + pixels[..., 1]) * LEVELS + pixels[..., 2]]  # (n, size, size)
+        color = nearest_color(run.pixels(images, self.size)[:])
         return np.concatenate([np.sqrt(shares(color, cells)) / cells for cells in self.grids], axis=1)
+
+
+def nearest_color(pixels):
+    """(n, h, w) which of the 50 colors is nearest to each pixel of (n, h, w, 3) uint8."""
+    level = pixels.astype(np.int32) * LEVELS // 256
+    return color_table()[(level[..., 0] * LEVELS + level[..., 1]) * LEVELS + level[..., 2]]
 
 
 def shares(color, cells):
@@ -40,7 +46,7 @@ def shares(color, cells):
     n, size, _ = color.shape
     row = np.arange(size) * cells // size
     place = (np.arange(n)[:, None, None] * cells + row[:, None]) * cells + row
-    counts = np.bincount((place * 50 + color).ravel(), minlength=n * cells**2 * 50).reshape(n, cells**2, 50)
+    counts = np.bincount((place * COLORS + color).ravel(), minlength=n * cells**2 * COLORS).reshape(n, cells**2, COLORS)
     return (counts / counts.sum(axis=2, keepdims=True)).reshape(n, -1).astype(np.float32)
 
 

@@ -3,7 +3,7 @@
     ½ |w|² + ½ Σ_ordered c_p max(0, 1 − (s_i − s_j))² + ½ Σ_ties c_p (s_i − s_j)²,        s = X w
 
 The loss is a function of one score an image. Its gradient by w is Xᵀ g with g = ∂loss/∂s, its Gauss-Newton matrix
-Xᵀ L X with L the graph Laplacian of the pairs that fall short (weights c_p) and of the ties: sᵀ L s = Σ c_p (s_i − s_j)².
+Xᵀ L X with L the graph Laplacian of the pairs that fall short and of the ties: sᵀ L s = Σ c_p (s_i − s_j)².
 So a step costs products with X (one row an image) and passes over the pairs, never pairs × dimensions.
 Source: Chapelle & Keerthi, "Efficient algorithms for ranking with SVMs", Information Retrieval 13 (2010).
 """

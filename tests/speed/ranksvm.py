@@ -3,8 +3,8 @@
     python tests/speed/ranksvm.py                     # ten million pairs, and LinearSVC as the reference
     python tests/speed/ranksvm.py --disk FOLDER       # 4 GB of memory-mapped features, written to FOLDER for the time
 
-Data: seeded ReLU Gaussian features, L2-normalised rows, noisy linear scores. Each line of the table runs in a process of
-its own; memory is what the process takes above features and pairs.
+Data: seeded ReLU Gaussian features, L2-normalised rows, noisy linear scores. Each line of the table runs in a process
+of its own; memory is what it takes above features and pairs.
 """
 
 import argparse
