@@ -66,7 +66,7 @@ features = [{ name = "palette", softness = 0.4, fit_on = { name = "market-catego
 
 [[row]]
 label = "Ridge, released vectors"
-ranker = { name = "ridge", features = [{ name = "released", vectors = "vectors.csv", normalize = "none" }] }
+ranker = { name = "regression", features = [{ name = "released", vectors = "vectors.csv", normalize = "none" }] }
 
 [[row]]
 label = "Pair gap"

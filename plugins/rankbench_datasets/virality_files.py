@@ -1,0 +1,139 @@
+"""The files of Deza & Parikh's virality repository: MATLAB variables checked and turned into plain arrays.
+
+They may lie as in the repository or all in one folder. Ids are `img_id`s; row numbers in the files count from 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import rankbench
+
+ATTRIBUTES = ("animal", "synthetically generated", "beautiful", "explicit", "sexual")  # in file order
+RELATIVE = "Results_Computations/Relative_Attributes"
+FOLDERS = ("animal_N", "synthgen_N", "beautiful_N", "explicit_N", "sexual_N")
+CLASSES = {"positive": 1, "negative": -1, "neutral": 0}  # whether the viral image has more
+GET = "github.com/ArturoDeza/virality (simplified BSD); put the repository's files here, as they lie there"
+PAIRS, TEST_PAIRS, SIDES, VOTES = "pair_matrix.mat", "Top_489_pair.mat", "virality_label.mat", "Attribute_matrix.mat"
+SCORES = "Create_Dataset_Code/viral_datasetV2.mat"
+
+
+def located(root, name):
+    """Where a file of the repository lies: at its place there, or by its own name in the root."""
+    own = root / name.rsplit("/", 1)[-1]
+    return own if own.exists() and not (root / name).exists() else root / name
+
+
+def variable(path, name, shape):
+    """A variable of a MATLAB file, of that shape (None: any length)."""
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise rankbench.MissingData(f"{path}: not found. {GET}")
+    try:
+        found = loadmat(path)
+    except Exception as error:
+        raise rankbench.DataError(f"{path}: cannot be read as a MATLAB file ({error}). Get it again: {GET}") from error
+    if name not in found:
+        known = ", ".join(key for key in found if not key.startswith("_"))
+        raise rankbench.DataError(f"{path}: has no variable {name!r}, only {known or 'none'}. {GET}")
+    array = found[name]
+    fits = array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
+    if not fits:
+        wanted = " × ".join("n" if want is None else str(want) for want in shape)
+        raise rankbench.DataError(f"{path}: {name} must be {wanted}, not {' × '.join(map(str, array.shape))}.")
+    return array
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The released pairs.
+
+    Attributes: viral, other, (n,) img_ids; left, (n,) bool, whether annotators saw the viral image on the left; votes,
+        (n, 5) int8, +1 where the left image was said to have more; test, (n,) bool, the 489 test pairs.
+    """
+
+    viral: np.ndarray
+    other: np.ndarray
+    left: np.ndarray
+    votes: np.ndarray
+    test: np.ndarray
+
+
+def read_pairs(root):
+    """Every released pair, in the order of the files."""
+    path = located(root, PAIRS)
+    pairs = variable(path, "pair_matrix_spot", (None, 2)).astype(np.int64)
+    count = len(pairs)
+    ids, times = np.unique(pairs, return_counts=True)
+    if (times > 1).any():
+        raise rankbench.DataError(f"{path}: image {ids[times > 1][0]} is in {times.max()} pairs; each is in one.")
+    left = variable(located(root, SIDES), "virality_label_spot", (count, 1))[:, 0]
+    votes = variable(located(root, VOTES), "Attribute_matrix_spot", (count, 5)).astype(np.int8)
+    for name, array, known in ((SIDES, left, (0, 1)), (VOTES, votes, (-1, 0, 1))):
+        if not np.isin(array, known).all():
+            raise rankbench.DataError(f"{located(root, name)}: holds values other than {', '.join(map(str, known))}.")
+    tested = variable(located(root, TEST_PAIRS), "top_pair_matrix_489", (None, 2)).astype(np.int64)
+    row_of = {tuple(pair): row for row, pair in enumerate(pairs.tolist())}
+    rows = [row_of.get(tuple(pair), -1) for pair in tested.tolist()]
+    if min(rows, default=0) < 0:
+        lost = tested[rows.index(-1)].tolist()
+        raise rankbench.DataError(f"{located(root, TEST_PAIRS)}: pair {lost} is not in {PAIRS}.")
+    test = np.zeros(count, bool)
+    test[rows] = True
+    return Judged(pairs[:, 0], pairs[:, 1], left == 1, votes, test)
+
+
+def read_scores(root):
+    """img_ids and virality scores of all images."""
+    path = located(root, SCORES)
+    cells = variable(path, "viral_dataset", (1, None))[0]
+    try:
+        ids = np.array([int(cell["img_id"][0, 0].item()) for cell in cells])
+        scores = np.array([float(cell["v_score"][0, 0].item()) for cell in cells])
+    except (ValueError, IndexError, AttributeError, KeyError) as error:
+        raise rankbench.DataError(f"{path}: a record lacks img_id or v_score ({error}). {GET}") from error
+    if len(np.unique(ids)) < len(ids) or not np.isfinite(scores).all():
+        raise rankbench.DataError(f"{path}: ids are not unique, or a score is not a number. {GET}")
+    return ids, scores
+
+
+def prediction_files(root):
+    """For each attribute: its split file, and the file of shipped predictions (None where there is none)."""
+    found = []
+    for number, folder in enumerate(FOLDERS, 1):
+        results = sorted((root / RELATIVE / folder).glob("SVM_Result_*.mat")) or sorted(
+            root.glob(f"{folder}/SVM_Result_*.mat")
+        )
+        found.append((located(root, f"{RELATIVE}/split_A{number}_Top.mat"), results[0] if results else None))
+    return found
+
+
+def read_predictions(root):
+    """Of each viral test image (img_id), the five predicted classes as +1 (viral has more), −1 or 0."""
+    predicted = {}
+    for at, (split, result) in enumerate(prediction_files(root)):
+        if result is None:
+            raise rankbench.MissingData(f"{root / RELATIVE / FOLDERS[at]}/SVM_Result_*.mat: not found. {GET}")
+        ids = testing_ids(split)
+        classes = variable(result, "class_hat", (len(ids), 1))[:, 0]
+        if not np.isin(classes, (1, 2, 3)).all():
+            raise rankbench.DataError(f"{result}: class_hat holds classes other than 1, 2 and 3.")
+        for image, number in zip(ids, classes, strict=True):
+            predicted.setdefault(image, np.zeros(len(FOLDERS), np.int8))[at] = (0, 1, -1, 0)[number]
+    return predicted
+
+
+def testing_ids(path):
+    """img_ids of the tested viral images, in the order of the predictions: positive, negative, neutral."""
+    parts = variable(path, "split", (1, 1))[0, 0]
+    found = {}
+    for part in np.ravel(parts):
+        record = part[0, 0]
+        name = str(record["ClassName"][0]).rsplit("/", 1)[-1]  # fields stand in another order in each class
+        found[name] = [int(one.item()) for one in np.ravel(record["TestingID"])]
+    if set(found) != set(CLASSES):
+        raise rankbench.DataError(f"{path}: its classes are {', '.join(sorted(found))}, not {', '.join(CLASSES)}.")
+    return [image for name in CLASSES for image in found[name]]
