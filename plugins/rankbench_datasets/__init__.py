@@ -8,6 +8,7 @@ def rankbench_datasets():
     return {
         "elpv": "rankbench_datasets.elpv:Elpv",
         "osr": "rankbench_datasets.osr:Osr",
+        "virality": "rankbench_datasets.virality:Virality",
         "shapes": "rankbench_datasets.shapes:Shapes",
         "manifest": "rankbench_datasets.manifest:Manifest",
     }

@@ -11,4 +11,9 @@ def rankbench_features():
         "color-histogram": "rankbench_features.color_histogram:ColorHistogram",
         "cell-statistics": "rankbench_features.cell_statistics:CellStatistics",
         "lbp": "rankbench_features.lbp:Lbp",
+        "hog2x2": "rankbench_features.hog2x2:Hog2x2",
+        "gradient": "rankbench_features.hog2x2:Gradient",
+        "color-patches": "rankbench_features.color_patches:ColorPatches",
+        "network": "rankbench_features.network:Network",
+        "precomputed": "rankbench_features.precomputed:Precomputed",
     }

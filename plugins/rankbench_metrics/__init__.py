@@ -10,4 +10,6 @@ def rankbench_metrics():
         "kendall-tau": "rankbench_metrics.correlation:KendallTau",
         "pair-tau": "rankbench_metrics.correlation:PairTau",
         "spearman": "rankbench_metrics.correlation:Spearman",
+        "seconds": "rankbench_metrics.cost:Seconds",
+        "peak-memory": "rankbench_metrics.cost:PeakMemory",
     }

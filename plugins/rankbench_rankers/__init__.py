@@ -8,6 +8,12 @@ def rankbench_rankers():
     return {
         "chance": "rankbench_rankers.chance:Chance",
         "ranksvm": "rankbench_rankers.ranksvm:RankSVM",
-        "ridge": "rankbench_rankers.ridge:Ridge",
+        "regression": "rankbench_rankers.regression:Regression",
+        "svm-pairs": "rankbench_rankers.svm_pairs:SVMPairs",
+        "svm-deep-attributes": "rankbench_rankers.deep_attributes:SVMDeepAttributes",
+        "svm-deep-attributes-published": "rankbench_rankers.deep_attributes:PublishedDeepAttributes",
+        "attribute-votes": "rankbench_rankers.attribute_votes:AttributeVotes",
+        "reference": "rankbench_rankers.reference:Reference",
+        "xiao-lee": "rankbench_rankers.xiao_lee:XiaoLee",
         "siamese-small": "rankbench_rankers.siamese_small:SiameseSmall",
     }
