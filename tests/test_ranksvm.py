@@ -173,9 +173,9 @@ def test_says_where_steps_run_out():
     assert solution.gradient > 1e-7
 
 
-@pytest.mark.parametrize("cost", [0.1, "holdout"])
-def test_conforms(cost):
-    check_ranker(RankSVM(C=cost))
+@pytest.mark.parametrize("parameters", [{}, {"C": "holdout"}, {"map": "nystroem"}, {"map": "random-fourier"}])
+def test_conforms(parameters):
+    check_ranker(RankSVM(**parameters))
 
 
 def test_too_few_pairs_to_choose_c_by_take_the_published_one():

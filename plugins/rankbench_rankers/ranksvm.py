@@ -87,6 +87,15 @@ class RankSVM(rankbench.Ranker):
     def resources(self):
         return rankbench.Resources(gpu=int(self.gpu))
 
+    def state(self):
+        """The map's arrays beside the weights: states are flat."""
+        kept = {name: value for name, value in super().state().items() if name != "map_"}
+        return kept | {f"map_{name}": value for name, value in self.map_.items()}
+
+    def load(self, state):
+        super().load({name: value for name, value in state.items() if not name.startswith("map_")})
+        self.map_ = {name.removeprefix("map_"): value for name, value in state.items() if name.startswith("map_")}
+
     def fit(self, images, pairs, run):
         from rankbench_rankers.feature_matrix import matrix
         from rankbench_rankers.kernel_maps import fitted_map
