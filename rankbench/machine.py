@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -86,10 +87,13 @@ def host() -> dict[str, Any]:
 
 
 class PeakMemory:
-    """Peak resident memory since it was made: the cell's where the system can reset the mark, else the process's."""
+    """Peak resident memory since it was made: the cell's where the system can reset the mark, else the process's.
+
+    Attributes: before, bytes the process held when it was made, None where the system does not tell.
+    """
 
     def __init__(self) -> None:
-        self.whose = "cell"
+        self.whose, self.before = "cell", status_bytes("VmRSS")
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
@@ -97,9 +101,16 @@ class PeakMemory:
 
     def read(self) -> int:
         """Bytes."""
-        if self.whose == "cell":
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
+        if self.whose == "cell" and (peak := status_bytes("VmHWM")) is not None:
+            return peak
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def status_bytes(name: str) -> int | None:
+    """A line of what the system says of this process; None where it says nothing."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -385,7 +385,9 @@ def costs(record: Record) -> dict[str, Any]:
     features = record.get("feature_seconds")
     if features is not None:
         spent["features"] = math.fsum(features.values())
-    return {"seconds": spent, "peak_memory": record["peak_memory_bytes"]}
+    before = record.get("memory_bytes_before")
+    peak = record["peak_memory_bytes"] - before if before is not None and record["peak_memory_of"] == "cell" else None
+    return {"seconds": spent, "peak_memory": peak}
 
 
 def test_of(column: Column, record: Record) -> str:

@@ -129,6 +129,7 @@ class Fitter:
         ended = time.time()
         record |= {"phases": self.clock.phases, "wall_seconds": ended - began, "ended": ended}
         record |= {"peak_memory_bytes": peak.read(), "peak_memory_of": peak.whose}
+        record |= {"memory_bytes_before": peak.before}
         record |= {"device": self.task["device"], "device_name": device_name(self.task["device"])}
         record |= {"gpu": self.task["gpu"], **self.task["provenance"], **host(), "versions": self._versions()}
         self._enter("store")

@@ -150,7 +150,7 @@ def test_without_network_the_file_and_its_place_are_named(tmp_path, monkeypatch)
 
 
 def test_unknown_models_and_layers_are_answered_with_the_closest():
-    with pytest.raises(rankbench.DataError, match="no network named 'alexnett'. Did you mean alexnet"):
+    with pytest.raises(rankbench.DataError, match=r"no network named 'alexnett'\. Did you mean alexnet"):
         backbones.check_model("alexnett")
     model = backbones.built(SMALL, "random")
     with pytest.raises(rankbench.DataError, match=r"has no layer 'feature\.3'. Some it has: features\.3"):

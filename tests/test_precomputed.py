@@ -109,10 +109,10 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path):
         extract(feature(tmp_path / "broken.npz"))
     with pytest.raises(rankbench.DataError, match="give names_file"):
         extract(feature(write(tmp_path, "npy")))
-    with pytest.raises(rankbench.MissingData, match="other.txt: not found"):
+    with pytest.raises(rankbench.MissingData, match=r"other\.txt: not found"):
         extract(feature(write(tmp_path, "npy"), names_file=tmp_path / "other.txt"))
     (tmp_path / "new.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(rankbench.DataError, match="version 7.3; save it with -v7"):
+    with pytest.raises(rankbench.DataError, match=r"version 7\.3; save it with -v7"):
         extract(feature(tmp_path / "new.mat"))
     (tmp_path / "table.csv").write_text("id,x\na.png,1\n")
     with pytest.raises(rankbench.DataError, match="has no column 'names', only id, x"):

@@ -273,7 +273,7 @@ def test_a_metric_may_look_at_what_a_cell_took(lab):
         record["phases"]["fit"]["wall_seconds"], record["phases"]["score"]["wall_seconds"] = 2.0, 0.5
         record["phases"]["features"] = {"wall_seconds": 50.0, "cpu_seconds": 50.0}  # what this cell spent for all
         record["feature_seconds"] = {"a": 3.0, "b": 4.0} if record["ranker"]["name"] == "featured" else {}
-        record["peak_memory_bytes"] = 2 * 10**9
+        record["peak_memory_bytes"], record["memory_bytes_before"], record["peak_memory_of"] = 3 * 10**9, 10**9, "cell"
 
     change_records(lab, slow)
     shutil.rmtree(lab.cache)

@@ -1,6 +1,6 @@
 """xiao-lee: dynamic programming against brute force, geometry of patches, and finding the part that matters."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ class FewPatches:
 
 
 def steps_between(maps, rows):
-    return [vc.relative(vc.distances(maps.patches(a), maps.patches(b))) for a, b in zip(rows, rows[1:], strict=False)]
+    return [vc.relative(vc.distances(maps.patches(a), maps.patches(b))) for a, b in pairwise(rows)]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -24,8 +24,8 @@ class ColorPatches(rankbench.Feature):
     The image is shrunk until its longer side has at most `size` pixels (never enlarged); one smaller than the largest
     patch is continued by its mirror image. Patches of all three sizes share one dictionary, learned and used as in
     hog2x2. A patch's shares of the 50 colors sum to 1.
-    Source: feature extraction code of Khosla, Das Sarma & Hamid, WWW 2014. Ours: the 50 colors (see color-histogram; the
-    published table of color names is not free to ship), and mini-batch k-means.
+    Source: feature extraction code of Khosla, Das Sarma & Hamid, WWW 2014. Ours: the 50 colors (see color-histogram;
+    the published table of color names is not free to ship), and mini-batch k-means.
 
     Args: size, pixels of the longer side; words; samples, descriptors the words are learned from; seed, of the samples
         and of k-means.

@@ -47,7 +47,7 @@ def encoded(descriptors, words):
 def coded(descriptors, words):
     """Three nearest words of each descriptor and their weights, which sum to 1.
 
-    With z_i = b_i − x, the weights solve (Z Zᵀ + 0.03 tr(Z Zᵀ) I) w = 1. The covariance needs no differences of vectors:
+    With z_i = b_i − x, the weights solve (Z Zᵀ + 0.03 tr(Z Zᵀ) I) w = 1. The covariance needs no difference of vectors:
     2 z_i·z_j = |z_i|² + |z_j|² − |b_i − b_j|².
 
     Args: descriptors, (n, d) float32; words, (k, d) float32.

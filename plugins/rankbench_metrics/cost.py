@@ -32,10 +32,10 @@ class Seconds(rankbench.Metric):
 
 
 class PeakMemory(rankbench.Metric):
-    """Peak resident memory of the cell's process while it loaded, fitted and scored, in GB (10⁹ bytes).
+    """Peak resident memory of a cell above what its process held before, in GB (10⁹ bytes).
 
-    It includes what the process holds anyway: Python and the libraries that its cells so far have imported, and pages
-    of memory-mapped features, which the system may drop.
+    It includes pages of memory-mapped features, which the system may drop, and libraries that no earlier cell of the
+    process had imported.
     """
 
     higher_is_better = None

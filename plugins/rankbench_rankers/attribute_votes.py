@@ -13,8 +13,8 @@ SIGNS = (1, 1, -1, 1, -1)  # animal, synthetically generated, beautiful, explici
 class AttributeVotes(rankbench.Ranker):
     """The sign of a signed sum of votes on attributes, given with each pair; learns nothing and reads no pixels.
 
-    Row "Human Annotated Atts.-5" of the paper: five relative attributes, voted by people, with signs + + − + −. A sum of
-    0 is a predicted tie, which pairwise-accuracy counts one half: the expectation of the authors' coin.
+    Row "Human Annotated Atts.-5" of the paper: five relative attributes, voted by people, with signs + + − + −. A sum
+    of 0 is a predicted tie, which pairwise-accuracy counts one half: the expectation of the authors' coin.
     Source: Deza & Parikh, CVPR 2015, and compute_virality_N_nodrop.m of their repository.
 
     Args: input, the pairs' evidence, (n, k) with +1 where the left image has more; signs, of each attribute towards the

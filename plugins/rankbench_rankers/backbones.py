@@ -88,8 +88,8 @@ def crop_size(name: str) -> int:
 def built(name: str, weights: str, file: Path | None = None, seed: int = 0) -> nn.Module:
     """A model in evaluation mode.
 
-    Args: weights, "imagenet" (torchvision's first weights, from its cache or downloaded), "random" (drawn from the seed)
-        or "file" (a state dict: .pth or .pt, loaded without pickled code).
+    Args: weights, "imagenet" (torchvision's first weights, from its cache or downloaded), "random" (drawn from seed) or
+        "file" (a state dict: .pth or .pt, loaded without pickled code).
     Raises: MissingData that says which file to put where; DataError for a file that does not fit.
     """
     check_model(name)
@@ -119,7 +119,8 @@ def imagenet(name: str) -> dict[str, torch.Tensor]:
 
     if name == "caffenet":
         raise rankbench.MissingData(
-            'caffenet: torchvision has no weights of it. Convert bvlc_reference_caffenet.caffemodel and give weights = "file".'
+            "caffenet: torchvision has no weights of it. Convert bvlc_reference_caffenet.caffemodel and give weights = "
+            '"file".'
         )
     source = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -131,7 +132,8 @@ def imagenet(name: str) -> dict[str, torch.Tensor]:
             except Exception as error:
                 raise rankbench.MissingData(
                     f"{path}: not found, and it cannot be downloaded ({error}).\n"
-                    f"Get {path.name}, torchvision's {source}, and put it into {folder} (TORCH_HOME moves that folder), "
+                    f"Get {path.name}, torchvision's {source}, and put it into {folder} (TORCH_HOME moves that "
+                    "folder), "
                     'or give weights = "file" and file = "…".'
                 ) from error
     return read_state_dict(path)
@@ -192,7 +194,7 @@ def load(model: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
 
 
 def prepared(pixels: torch.Tensor, name: str, crop: int) -> torch.Tensor:
-    """(n, 3, crop, crop) float32 network input from (n, s, s, 3) uint8 RGB: the center, normalised as the model expects."""
+    """(n, 3, crop, crop) float32 network input from (n, s, s, 3) uint8 RGB: the center, as the model expects."""
     edge = (pixels.shape[1] - crop) // 2
     x = pixels[:, edge : edge + crop, edge : edge + crop].permute(0, 3, 1, 2).float()
     if name == "caffenet":

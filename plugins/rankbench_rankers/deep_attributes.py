@@ -18,13 +18,13 @@ class SVMDeepAttributes(rankbench.Ranker):
     Row "SVM + Deep Attributes-5", without its leak. For each attribute an SVM learns from the training pairs'
     `attribute_votes` (left has more, right has more, neither). The published pipeline gives every pair as viral minus
     other, in training and in test, so that a class bias tells the label. Here pairs come with the sides the harness
-    gives them, which know no label, each training pair is given in both orientations, and a test pair is judged in both:
+    gives them, which know no label; each training pair is given in both orientations, a test pair is judged in both:
     the predicted vote is +1, −1 or 0 by (p(left) − p(right)) averaged over both against p(neither), so that turning a
     pair negates its votes exactly.
     Source: Deza & Parikh, CVPR 2015; C and gamma from comments of their code (libsvm on DeCAF6).
 
-    Args: features, by default fc6 of AlexNet; votes, the training pairs' input with one vote an attribute; signs, of the
-        attributes towards the label; C and gamma, of each attribute; max_pairs, training pairs drawn by the seed.
+    Args: features, by default fc6 of AlexNet; votes, the training pairs' input with one vote an attribute; signs, of
+        the attributes towards the label; C and gamma, of each attribute; max_pairs, training pairs drawn by the seed.
     """
 
     features: rankbench.Features = field(
@@ -84,7 +84,7 @@ class SVMDeepAttributes(rankbench.Ranker):
 
 
 def one_against_one(gaps, votes, cost, gamma):
-    """Coefficients (s, 3) and biases (3,) of the duels left–right, left–neither, right–neither; 0 for a class not met."""
+    """Coefficients (s, 3) and biases (3,) of the duels left–right, left–neither, right–neither."""
     from sklearn.svm import SVC
 
     dual, bias = np.zeros((len(gaps), 3)), np.zeros(3)
@@ -115,6 +115,6 @@ class PublishedDeepAttributes(AttributeVotes):
     input: str = "predicted_attributes"
 
     notes = (
-        "published protocol: the shipped SVMs saw each pair as viral minus other, in training and in test, so the label "
-        "leaks into their class bias",
+        "published protocol: the shipped SVMs saw each pair as viral minus other, in training and in test, so the "
+        "label leaks into their class bias",
     )

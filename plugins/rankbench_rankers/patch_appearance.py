@@ -48,7 +48,7 @@ class Appearance:
 
 
 def color_hog(patches):
-    """(n, 50 + 4 × 50 + cells × 10) square roots of color shares, of the patch and of its quarters, and its cell map."""
+    """(n, 50 + 4 × 50 + cells × 10) square roots of color shares, of patch and quarters, and the cell map."""
     from rankbench_features.color_histogram import nearest_color, shares
 
     color = nearest_color(patches)

@@ -45,7 +45,7 @@ class PatchMaps:
         return np.concatenate(found)
 
     def patches(self, row):
-        """(positions, LENGTH) float32 vectors of one image's patches: gradients shorter than 1, brightness about as long."""
+        """(positions, LENGTH) float32 vectors of one image's patches: gradients below 1, brightness alike."""
         parts = []
         for cells in self.maps:
             windows = np.lib.stride_tricks.sliding_window_view(cells[row], (CELLS, CELLS), axis=(0, 1))

@@ -9,7 +9,7 @@ import rankbench
 class Reference(rankbench.Ranker):
     """Stands for a method that cannot be computed (a study with people, a service that is gone).
 
-    The place of a measured value shows a dash and why; the published figure stands beside it, from the row's `reported`.
+    The place of a measured value shows a dash and why; the published figure stands beside it, from `reported`.
 
     Args: reason, why it cannot be computed.
     """

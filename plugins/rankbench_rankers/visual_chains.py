@@ -13,6 +13,7 @@ from rankbench_rankers.patch_maps import overlap
 
 DUPLICATE = 0.5  # intersection over union above which two first patches, or the patches of two chains, are one
 APART = 0.3  # of a negative patch with the chain's own
+NEGATIVE_IMAGES = 100  # images that negative patches are drawn from
 
 
 @dataclass
@@ -27,8 +28,8 @@ class Chain:
 def first_chains(maps, rows, starts, count):
     """The cheapest chains through the first images, each from another start, exactly, by dynamic programming.
 
-    A chain costs Σ |φ(P_i) − φ(P_{i−1})| / m(P_{i−1}). Ours is m, the length of a step that a tenth of all steps from that
-    patch to the next image fall short of: without it chains leave what is distinct for empty ground, which is alike
+    A chain costs Σ |φ(P_i) − φ(P_{i−1})| / m(P_{i−1}). Ours is m, the length that a tenth of all steps from that patch
+    to the next image fall short of: without it chains leave what is distinct for empty ground, which is alike
     everywhere. Chains that run alike are dropped.
 
     Args: rows, the images in order; starts, positions in the first image.
@@ -142,35 +143,24 @@ def trained(maps, rows, chains, C, negatives, rng):
     """The chains with detectors: linear SVMs of each chain's patches against random ones elsewhere."""
     from sklearn.svm import LinearSVC
 
-    boxes, sampled = maps.boxes, []
-    for row in rng.choice(rows, size=min(len(rows), 100), replace=False):
-        patches = maps.patches(row)
-        some = rng.choice(len(patches), size=max(1, negatives // min(len(rows), 100)), replace=True)
-        sampled.append((row, some, patches[some]))
-    own = {int(row): maps.patches(row) for row in rows[:KEPT]}
+    every = np.stack([chain.positions for chain in chains], axis=1)  # (images, chains)
+    own = np.stack([maps.patches(row)[positions] for row, positions in zip(rows, every, strict=True)])
+    chosen = rng.choice(len(rows), size=min(len(rows), NEGATIVE_IMAGES), replace=False)
+    each, sampled = max(1, negatives // len(chosen)), []
+    for at in chosen:
+        patches = maps.patches(rows[at])
+        some = rng.choice(len(patches), size=each)
+        sampled.append((at, some, patches[some]))
     found = []
-    for chain in chains:
-        positive = [own.get(int(row), None) for row in rows]
-        positive = np.stack(
-            [
-                (maps.patches(row) if one is None else one)[p]
-                for row, one, p in zip(rows, positive, chain.positions, strict=True)
-            ]
-        )
-        place = {int(row): position for row, position in zip(rows, chain.positions, strict=True)}
-        negative = np.concatenate(
-            [part[overlap(boxes[some], boxes[place[int(row)]]) < APART] for row, some, part in sampled]
-        )
-        if not len(negative):
-            negative = np.concatenate([part for _, _, part in sampled])
-        x = np.concatenate([positive, negative])
-        y = np.repeat([1, -1], [len(positive), len(negative)])
+    for number, chain in enumerate(chains):
+        apart = [overlap(maps.boxes[some], maps.boxes[every[at, number]]) < APART for at, some, _ in sampled]
+        if not any(one.any() for one in apart):
+            apart = [np.ones(each, bool)] * len(sampled)
+        negative = np.concatenate([patches[one] for one, (_, _, patches) in zip(apart, sampled, strict=True)])
+        x, y = np.concatenate([own[:, number], negative]), np.repeat([1, -1], [len(own), len(negative)])
         model = LinearSVC(C=C, class_weight="balanced", random_state=0, max_iter=5000).fit(x, y)
         found.append(Chain(chain.positions, chain.cost, model.coef_[0].astype(np.float32)))
     return found
-
-
-KEPT = 60  # images whose patches are kept while detectors are trained
 
 
 def detected(maps, rows, detectors):
