@@ -6,7 +6,7 @@ import numpy as np
 
 
 def hog31(image, count, step=6, half=8):
-    """Stacks of count × count 31-channel HOG cells every `step` pixels; cells and norms at every pixel, as published."""
+    """Stacks of count × count 31-channel HOG cells every `step` pixels; computed at every pixel, as published."""
     from scipy.ndimage import convolve1d
 
     pixels = image.astype(np.float64)

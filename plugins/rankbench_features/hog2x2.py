@@ -21,8 +21,8 @@ class Hog2x2(rankbench.Feature):
 
     The image is shrunk until its longer side has at most `size` pixels (never enlarged) and mirrored 20 pixels beyond
     its border. A descriptor is four cells of 31 channels (124 numbers), 8 pixels apart. The words are k-means centers
-    of at most `samples` descriptors, up to 2,000 from each of up to 500 training images. Each descriptor is coded by its
-    three nearest words, each word's largest weight is taken in every cell of the pyramid, and the whole has length 1.
+    of at most `samples` descriptors, up to 2,000 from each of up to 500 training images. Each descriptor is coded by
+    its three nearest words, each word's largest weight is taken in every cell of the pyramid, the whole has length 1.
     Source: Xiao et al., SUN database, CVPR 2010; parameters of the feature extraction code of Khosla, Das Sarma &
     Hamid, WWW 2014. Ours: mini-batch k-means.
 

@@ -19,11 +19,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before NumPy is impo
     os.environ[name] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
-import ports
+import numpy as np  # noqa: E402
+import ports  # noqa: E402
 
-from rankbench_features import hog31, llc
-from rankbench_features.gist import PIXELS, gabor_energy, transfers
+from rankbench_features import hog31, llc  # noqa: E402
+from rankbench_features.gist import PIXELS, gabor_energy, transfers  # noqa: E402
 
 COUNT = {"elpv 300 px": 32, "OSR 64 px": 256}
 LIBRARY, OWN = ("lbp", "color-histogram", "hog", "cell-statistics"), ("gist", "hog2x2", "color-patches")

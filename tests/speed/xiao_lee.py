@@ -23,9 +23,8 @@ def main():
 
     images, pairs, tested, test, boxes = outlined(1000, 0)
     run = SimpleRun()
-    print(
-        f"{'shapes, cue = outline: 800 training images':46}{'fit, s':>8}{'score, ms/image':>17}{'accuracy':>10}{'found':>7}"
-    )
+    heads = f"{'fit, s':>8}{'score, ms/image':>17}{'accuracy':>10}{'found':>7}"
+    print(f"{'shapes, cue = outline: 800 training images':46}{heads}")
     for label, ranker in (
         ("RankSVM on HOG and color (the global ranker)", RankSVM(XiaoLee().features, C=1.0)),
         ("xiao-lee, fast", XiaoLee(setting="fast")),
