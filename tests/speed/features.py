@@ -9,6 +9,7 @@ row store of the core with one and with two processes.
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -148,6 +149,8 @@ def main():
         return
     against_ports(photographs(arguments.data))
     two_cores()
+    print(f"\npeak memory of the ports and ours: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    print(f"largest process that filled a store: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python tests/speed/metrics.py
 """
 
+import resource
 import time
 
 import numpy as np
@@ -53,6 +54,7 @@ def main():
         reference, expected = seconds(plain, repeats)
         assert abs(value - expected) < 1e-9, (name, value, expected)
         print(f"{name:38}{ours:9.3f}{reference:11.3f}{reference / ours:7.1f}×{value:10.4f}")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, scipy's included")
 
 
 if __name__ == "__main__":
