@@ -138,6 +138,8 @@ def damage(root, name, **variables):
         ("virality_label.mat", {"virality_label_spot": np.ones((39, 1))}, "must be 40 × 1, not 39 × 1"),
         ("virality_label.mat", {"virality_label_spot": np.full((40, 1), 2)}, "holds values other than 0, 1"),
         ("Attribute_matrix.mat", {"Attribute_matrix_spot": np.full((40, 5), 3)}, "other than -1, 0, 1"),
+        ("Attribute_matrix.mat", {"Attribute_matrix_spot": np.full((40, 5), 256)}, "other than -1, 0, 1"),
+        ("Attribute_matrix.mat", {"Attribute_matrix_spot": np.full((40, 5), 0.5)}, "other than -1, 0, 1"),
         ("Top_489_pair.mat", {"top_pair_matrix_489": [[1, 2]]}, r"pair \[1, 2\] is not in pair_matrix.mat"),
         ("Create_Dataset_Code/viral_datasetV2.mat", {"viral_dataset": cells([1, 2])}, "lacks img_id or v_score"),
         (f"{RELATIVE}/animal_N/SVM_Result_01__rbf__.mat", {"class_hat": np.full((10, 1), 4)}, "classes other than"),
@@ -149,6 +151,29 @@ def test_wrong_files_are_named(tmp_path, name, variables, message):
     with pytest.raises(rankbench.DataError, match=message) as raised:
         problem(tmp_path)
     assert str(tmp_path) in str(raised.value)
+
+
+def test_a_pair_tested_twice_is_refused(tmp_path):
+    tested = write_virality(tmp_path)["pairs"][:3]
+    damage(tmp_path, "Top_489_pair.mat", top_pair_matrix_489=tested[[0, 1, 2, 0]])
+    with pytest.raises(rankbench.DataError, match=r"Top_489_pair\.mat: names a pair twice"):
+        problem(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["another image", "an image twice"])
+def test_an_image_without_a_prediction_of_each_attribute_is_refused(tmp_path, other):
+    """It would otherwise count as predicted neutral."""
+    truth = write_virality(tmp_path)
+    tested = truth["pairs"][truth["rows"], 0].astype(int)
+    tested[0] = tested[1] if other == "an image twice" else 9_999
+    parts = np.empty((1, 3), object)
+    for at, name in enumerate(("positive", "negative", "neutral")):
+        parts[0, at] = structure({"ClassName": name, "TestingID": cells(np.array_split(tested, 3)[at])})
+    split = np.empty((1, 1), object)
+    split[0, 0] = parts
+    damage(tmp_path, f"{RELATIVE}/split_A3_Top.mat", split=split)
+    with pytest.raises(rankbench.DataError, match=r"split_A3_Top\.mat: its tested images are not each named once"):
+        problem(tmp_path)
 
 
 def test_a_file_that_is_no_matlab_file_is_named(tmp_path):

@@ -71,7 +71,7 @@ def read_pairs(root):
     if (times > 1).any():
         raise rankbench.DataError(f"{path}: image {ids[times > 1][0]} is in {times.max()} pairs; each is in one.")
     left = variable(located(root, SIDES), "virality_label_spot", (count, 1))[:, 0]
-    votes = variable(located(root, VOTES), "Attribute_matrix_spot", (count, 5)).astype(np.int8)
+    votes = variable(located(root, VOTES), "Attribute_matrix_spot", (count, 5))
     for name, array, known in ((SIDES, left, (0, 1)), (VOTES, votes, (-1, 0, 1))):
         if not np.isin(array, known).all():
             raise rankbench.DataError(f"{located(root, name)}: holds values other than {', '.join(map(str, known))}.")
@@ -81,9 +81,11 @@ def read_pairs(root):
     if min(rows, default=0) < 0:
         lost = tested[rows.index(-1)].tolist()
         raise rankbench.DataError(f"{located(root, TEST_PAIRS)}: pair {lost} is not in {PAIRS}.")
+    if len(set(rows)) < len(rows):
+        raise rankbench.DataError(f"{located(root, TEST_PAIRS)}: names a pair twice. {GET}")
     test = np.zeros(count, bool)
     test[rows] = True
-    return Judged(pairs[:, 0], pairs[:, 1], left == 1, votes, test)
+    return Judged(pairs[:, 0], pairs[:, 1], left == 1, votes.astype(np.int8), test)
 
 
 def read_scores(root):
@@ -121,6 +123,8 @@ def read_predictions(root):
         classes = variable(result, "class_hat", (len(ids), 1))[:, 0]
         if not np.isin(classes, (1, 2, 3)).all():
             raise rankbench.DataError(f"{result}: class_hat holds classes other than 1, 2 and 3.")
+        if len(set(ids)) < len(ids) or (at and set(ids) != set(predicted)):
+            raise rankbench.DataError(f"{split}: its tested images are not each named once, as in split_A1_Top.mat.")
         for image, number in zip(ids, classes, strict=True):
             predicted.setdefault(image, np.zeros(len(FOLDERS), np.int8))[at] = (0, 1, -1, 0)[number]
     return predicted
