@@ -1,5 +1,8 @@
 """ranksvm: the optimum of the written-out objective, its symmetries, and messages for what cannot be learned."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize as lbfgs
@@ -9,7 +12,7 @@ import rankbench
 from rankbench.testing import check_ranker
 from rankbench_rankers.feature_matrix import InMemory, matrix
 from rankbench_rankers.kernel_maps import Mapped, fitted_map
-from rankbench_rankers.ranking_newton import Judgements, minimize, row_chunks
+from rankbench_rankers.ranking_newton import Judgements, minimize
 from rankbench_rankers.ranksvm import RankSVM, accuracy
 
 
@@ -187,12 +190,12 @@ def test_too_few_pairs_to_choose_c_by_take_the_published_one():
 # -------------------------------------------------------------------------------------------------- the same optimum
 
 
-def test_pairs_in_any_order_and_number_of_threads_give_the_same_solution():
+def test_pairs_in_any_order_and_number_of_threads_give_the_same_solution(monkeypatch):
     vectors, pairs = random_problem(6, images=200, dimensions=12, pairs=3000)
     some = Judgements(200, pairs, 0.5, 0.5)
     order = np.lexsort([np.maximum(pairs.left, pairs.right), np.minimum(pairs.left, pairs.right)])
+    monkeypatch.setattr("rankbench_rankers.ranking_newton.CHUNK", 100)
     many = Judgements(200, pairs.take(order), 0.5, 0.5, threads=2)
-    many._chunks = list(row_chunks(many.starts, 100))
     assert len(many._chunks) > 10
     x = InMemory(vectors.astype(np.float64))
     assert minimize(x, many).weights == pytest.approx(minimize(x, some).weights, abs=1e-8)
@@ -287,6 +290,40 @@ def test_constant_columns_change_nothing():
     assert found[8:] == pytest.approx([0, 0], abs=1e-6)
 
 
+def test_contradictions_of_any_weight_rank_nothing():
+    vectors, pairs = random_problem(1, tie_share=0, weighted=False)
+    weight = np.random.default_rng(0).random(len(pairs))  # sums that cancel leave rounding behind
+    left, right = np.concatenate([pairs.left, pairs.right]), np.concatenate([pairs.right, pairs.left])
+    both = rankbench.Pairs(left, right, np.tile(pairs.label, 2), np.tile(weight, 2))
+    assert not solved(vectors, both).any()
+
+
+def test_features_too_large_to_be_added_up_are_refused():
+    vectors, pairs = random_problem(1, weighted=False)
+    with pytest.raises(rankbench.DataError, match="features are too large to be added up"):
+        solved(vectors * np.float32(1e30), pairs, precision="float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_largest_c_overflows_nowhere(precision):
+    vectors, pairs = random_problem(1, tie_share=0)
+    right = [accuracy(vectors @ solved(vectors, pairs, C=cost, precision=precision), pairs) for cost in (100.0, 1e12)]
+    assert right[1] >= right[0] - 0.02
+
+
+def test_a_fit_on_the_cpu_imports_no_torch():
+    code = (
+        "import sys, numpy as np, rankbench\n"
+        "from rankbench_rankers.feature_matrix import matrix\n"
+        "from rankbench_rankers.ranksvm import RankSVM\n"
+        "from rankbench_rankers.ranking_newton import Judgements, minimize\n"
+        "pairs = rankbench.Pairs([0], [1], [1])\n"
+        "assert minimize(matrix(np.eye(2), 'float32'), Judgements(2, pairs, 0.1, 0.1)).converged\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_features_alike_in_all_images_rank_nothing():
     found = solved(np.ones((3, 4), np.float32), rankbench.Pairs([0, 1], [1, 2], [1, 1]))
     assert not found.any()
@@ -331,8 +368,9 @@ def test_duplicate_and_contradicting_pairs_are_weighed():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"C": -1.0}, "C is -1.0; a cost is finite and at least 0"),
+        ({"C": -1.0}, "C is -1.0; a cost is at least 0 and at most 1e.12"),
         ({"C": float("nan")}, "C is nan"),
+        ({"C": 1e20}, "C is 1e.20"),
         ({"C_similar": -0.5}, "C_similar is -0.5"),
         ({"C_grid": (1.0, 0.1)}, "smallest first"),
         ({"C_grid": ()}, "list different costs"),

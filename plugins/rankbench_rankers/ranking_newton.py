@@ -33,6 +33,9 @@ class Solution:
 class Judgements:
     """The pairs as the objective sees them: ordered ones grouped by their lower image, ties as a constant Laplacian.
 
+    Row i of the groups holds the pairs in which image i, the lower of the two, shows more; row images + i those in
+    which it shows less. All pairs of a row have one sign, so that none needs a sign of its own.
+
     Args: images, how many; pairs, with `label` and perhaps `weight`; cost of an ordered pair and of a tie, each
         multiplied by the pair's weight; dtype of the costs, which decides how exact the curvature is; threads.
     Raises: DataError if no ordered pair has a weight.
@@ -47,23 +50,33 @@ class Judgements:
         self._group(pairs, slice(None) if counts.all() else np.flatnonzero(counts), cost)
         self.similar = self._ties(pairs, cost_similar)
         self._curvature = np.empty(len(self.upper), self.dtype)
-        self._chunks = list(row_chunks(self.starts))
+        size = max(CHUNK, images // 2)  # a chunk adds up an array over all images
+        self._chunks = [
+            (half + first, half + last)
+            for half in (0, images)
+            for first, last in row_chunks(self.starts[half : half + images + 1], size)
+        ]
 
     def _group(self, pairs, rows, cost):
-        """`upper`, the higher image of each ordered pair, those of one lower image side by side; `sign`, +1 where the
-        lower image shows more; `cost`, one for all or one a pair."""
-        left, right, label = pairs.left[rows], pairs.right[rows], pairs.label[rows]
-        swapped = left > right
-        lower = np.where(swapped, right, left).astype(np.int32)
-        self.upper = np.where(swapped, left, right).astype(np.int32)
-        self.sign = np.where(swapped, -label, label).astype(np.int8)
-        self.cost = np.float64(cost) if pairs.weight is None else (cost * pairs.weight[rows]).astype(np.float64)
-        if len(lower) > 1 and (lower[1:] < lower[:-1]).any():  # the core hands pairs over in order
-            order = np.argsort(lower, kind="stable")
-            lower, self.upper, self.sign = lower[order], self.upper[order], self.sign[order]
+        """`upper`, the higher image of each pair, those of one row side by side; `cost`, one for all or one a pair."""
+        left, right = pairs.left[rows], pairs.right[rows]
+        behind = (pairs.label[rows] > 0) == (left > right)  # whether the lower image shows less
+        ahead = ~behind
+        lower, upper = np.minimum(left, right).astype(np.int32), np.maximum(left, right).astype(np.int32)
+        lower, self.upper = (np.concatenate([one[ahead], one[behind]]) for one in (lower, upper))
+        self.cost = np.float64(cost)
+        if pairs.weight is not None:
+            weight = pairs.weight[rows]
+            self.cost = cost * np.concatenate([weight[ahead], weight[behind]]).astype(np.float64)
+        wins = int(np.count_nonzero(ahead))
+        halves = slice(0, wins), slice(wins, None)
+        if any((lower[half][1:] < lower[half][:-1]).any() for half in halves):  # the core hands pairs over in order
+            order = np.lexsort([lower, np.arange(len(lower)) >= wins])
+            lower, self.upper = lower[order], self.upper[order]
             self.cost = self.cost if self.cost.ndim == 0 else self.cost[order]
+        counts = np.concatenate([np.bincount(lower[half], minlength=self.images) for half in halves])
         index = np.int32 if len(lower) < 2**31 else np.int64
-        self.starts = np.concatenate([[0], np.cumsum(np.bincount(lower, minlength=self.images))]).astype(index)
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(index)
 
     def _ties(self, pairs, cost):
         weight = np.ones(len(pairs)) if pairs.weight is None else pairs.weight
@@ -73,44 +86,36 @@ class Judgements:
         return laplacian(pairs.left[ties], pairs.right[ties], cost * weight[ties], self.images)
 
     def _each(self, work):
-        """What `work` gives for each chunk, chunks spread over threads."""
+        """What `work` gives for each chunk, in order, chunks spread over threads."""
         if self.threads == 1 or len(self._chunks) == 1:
-            return [work(*chunk) for chunk in self._chunks]
+            for chunk in self._chunks:
+                yield work(*chunk)
+            return
         with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(lambda chunk: work(*chunk), self._chunks))
-
-    def _lead(self, scores, first, last):
-        """The lower image's lead in pairs of lower images first … last, as their sign sees it."""
-        begin, end = self.starts[first], self.starts[last]
-        runs = np.diff(self.starts[first : last + 1])
-        lead = np.repeat(scores[first:last], runs)
-        lead -= scores[self.upper[begin:end]]
-        lead *= self.sign[begin:end]
-        return lead, runs
-
-    def _costs(self, begin, end):
-        return self.cost if self.cost.ndim == 0 else self.cost[begin:end]
+            yield from pool.map(lambda chunk: work(*chunk), self._chunks)
 
     def evaluate(self, scores):
         """Loss, its slope (images,) by the scores, and, kept for `curvature`, which pairs fall short."""
+        signed, alike = {1: scores, -1: -scores}, self.cost.ndim == 0
 
         def work(first, last):
             begin, end = self.starts[first], self.starts[last]
-            slack, runs = self._lead(scores, first, last)
-            np.subtract(1, slack, out=slack)
-            short = slack > 0
-            slack *= short
-            np.multiply(short, self._costs(begin, end), out=self._curvature[begin:end], casting="unsafe")
-            pull = slack * self._costs(begin, end)
-            loss = 0.5 * float(pull @ slack)
-            pull *= self.sign[begin:end]
-            return loss, first, sums(pull, runs), np.bincount(self.upper[begin:end], pull, self.images)
+            sign, own = (1, first) if first < self.images else (-1, first - self.images)
+            runs, upper = np.diff(self.starts[first : last + 1]), self.upper[begin:end]
+            slack = np.repeat(1 - signed[sign][own : own + last - first], runs)
+            slack += signed[sign].take(upper)
+            np.maximum(slack, 0, out=slack)
+            cost = self.cost if alike else self.cost[begin:end]
+            np.multiply(slack > 0, cost, out=self._curvature[begin:end], casting="unsafe")
+            pull, scale = (slack, float(cost)) if alike else (slack * cost, 1.0)
+            lower, higher = sums(pull, runs), np.bincount(upper, pull, self.images)
+            return 0.5 * scale * float(pull @ slack), own, sign * scale * lower, sign * scale * higher
 
         loss, slope = 0.0, np.zeros(self.images)
-        for part, first, lower, upper in self._each(work):
+        for part, own, lower, higher in self._each(work):
             loss += part
-            slope[first : first + len(lower)] -= lower
-            slope += upper
+            slope[own : own + len(lower)] -= lower
+            slope += higher
         if self.similar is not None:
             pulled = self.similar @ scores
             loss, slope = loss + 0.5 * float(scores @ pulled), slope + pulled
@@ -120,19 +125,23 @@ class Judgements:
         """v ↦ L v for the pairs that fell short at the scores last evaluated, and the ties."""
         from scipy.sparse import csr_array
 
-        shape = (self.images, self.images)
-        edges = csr_array((self._curvature, self.upper, self.starts), shape=shape)
-        flipped, one = edges.T, np.ones(self.images, self.dtype)
-        degree = (edges @ one).astype(np.float64) + flipped @ one
+        edges = csr_array((self._curvature, self.upper, self.starts), shape=(2 * self.images, self.images))
+        flipped, one = edges.T, np.ones(2 * self.images, self.dtype)
+
+        def folded(rows):
+            return rows[: self.images] + rows[self.images :]
+
+        degree = folded(edges @ one[: self.images]).astype(np.float64) + flipped @ one
 
         def product(vector):
             narrow = vector.astype(self.dtype)
+            twice = np.concatenate([narrow, narrow])
             if self.threads == 1:
-                there, back = edges @ narrow, flipped @ narrow
+                there, back = folded(edges @ narrow), flipped @ twice
             else:
                 with ThreadPoolExecutor(1) as pool:
-                    other = pool.submit(flipped.__matmul__, narrow)
-                    there, back = edges @ narrow, other.result()
+                    other = pool.submit(flipped.__matmul__, twice)
+                    there, back = folded(edges @ narrow), other.result()
             found = degree * vector - there - back
             return found if self.similar is None else found + self.similar @ vector
 
@@ -169,6 +178,7 @@ def laplacian(left, right, cost, images):
     return diags_array(degree, dtype=np.float64).tocsr() - edges - edges.T.tocsr()
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows ends in the error of `finite`
 def minimize(x, judgements, start=None, log=None, tolerance=1e-7, max_steps=100):
     """The weights that minimise the objective: Newton steps by conjugate gradients, with a line search.
 
@@ -178,16 +188,19 @@ def minimize(x, judgements, start=None, log=None, tolerance=1e-7, max_steps=100)
     """
     weights, scores = np.zeros(x.shape[1]), np.zeros(x.shape[0])
     loss, slope = judgements.evaluate(scores)
-    whole = np.linalg.norm(x.transposed_times(slope))
+    pull = x.transposed_times(slope)
+    whole = np.linalg.norm(pull)
     finite(whole, x)
-    if whole == 0:  # contradicting pairs, or features alike in all pairs: nothing pulls
+    # Contradicting pairs (up to rounding), or features alike in all pairs: nothing pulls.
+    if whole == 0 or np.abs(slope).max() <= 1e-14 * loss:
         return Solution(weights, 0.0, True, 0)
     if start is not None:
         weights, scores = start, x.times(start)
         loss, slope = judgements.evaluate(scores)
+        pull = x.transposed_times(slope)
     best = np.inf
     for step in range(max_steps + 1):
-        gradient = weights + x.transposed_times(slope)
+        gradient = weights + pull
         size, objective = float(np.linalg.norm(gradient)) / whole, 0.5 * float(weights @ weights) + loss
         finite(size, x)
         if log:
@@ -201,14 +214,14 @@ def minimize(x, judgements, start=None, log=None, tolerance=1e-7, max_steps=100)
         best = objective
         # Far from the goal a rough direction will do; near it the exact one makes Newton's method converge at once.
         accuracy = 1e-4 if small else max(min(0.1, np.sqrt(size)), 0.3 * tolerance / size)
-        direction = newton_direction(x, judgements.curvature(), gradient, accuracy)
+        direction, lead = newton_direction(x, judgements.curvature(), gradient, accuracy)
         descent = float(gradient @ direction)
         certain = small and -0.5 * descent <= 1e-6 * objective
         if certain:
             break
-        lead = x.times(direction)
         length, loss, slope = line_search(judgements, weights, direction, scores, lead, descent)
         weights, scores = weights + length * direction, scores + length * lead
+        pull = x.transposed_times(slope)
     return Solution(weights, size, certain, step)
 
 
@@ -223,25 +236,27 @@ def finite(norm, x):
 
 
 def newton_direction(x, curvature, gradient, accuracy, max_products=500):
-    """v with (I + Xᵀ L X) v ≈ −gradient, to the relative accuracy, by conjugate gradients."""
-    direction = np.zeros_like(gradient)
+    """v with (I + Xᵀ L X) v ≈ −gradient, to the relative accuracy, by conjugate gradients; and X v, a by-product."""
+    direction, lead = np.zeros_like(gradient), np.zeros(x.shape[0])
     residual = -gradient
     search = residual.copy()
     square = float(residual @ residual)
     goal = accuracy**2 * square
     for _ in range(max_products):
-        product = search + x.transposed_times(curvature(x.times(search)))
+        seen = x.times(search)
+        product = search + x.transposed_times(curvature(seen))
         bend = float(search @ product)
         if bend <= 0:  # rounding alone can do this: the matrix is positive definite
             break
         length = square / bend
         direction += length * search
+        lead += length * seen
         residual -= length * product
         square, last = float(residual @ residual), square
         if square <= goal:
             break
         search = residual + square / last * search
-    return direction
+    return direction, lead
 
 
 def line_search(judgements, weights, direction, scores, lead, descent, max_steps=30):

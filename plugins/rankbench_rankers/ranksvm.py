@@ -14,6 +14,7 @@ import numpy as np
 import rankbench
 
 HOLDOUT_SHARE = 0.2
+LARGEST_C = 1e12  # sums of larger costs overflow in float32, and no data tell such costs apart
 FALLBACK_C = 0.1  # Parikh & Grauman's, where there are too few pairs to hold some out
 TOLERANCE = {"float32": 1e-5, "float64": 1e-7}  # of the gradient; products in float32 carry about 1e-6
 BLOCK = 4096  # rows scored at once
@@ -62,8 +63,8 @@ class RankSVM(rankbench.Ranker):
 
     def __post_init__(self):
         for name, cost in (("C", self.C), ("C_similar", self.C_similar), *(("C_grid", cost) for cost in self.C_grid)):
-            if isinstance(cost, int | float) and not (cost >= 0 and np.isfinite(cost)):
-                raise rankbench.DataError(f"ranksvm: {name} is {cost}; a cost is finite and at least 0.")
+            if isinstance(cost, int | float) and not 0 <= cost <= LARGEST_C:
+                raise rankbench.DataError(f"ranksvm: {name} is {cost}; a cost is at least 0 and at most {LARGEST_C:g}.")
         if not self.C_grid or list(self.C_grid) != sorted(set(self.C_grid)):
             raise rankbench.DataError(f"ranksvm: C_grid is {list(self.C_grid)}; list different costs, smallest first.")
         for name, count in (("components", self.components), ("holdouts", self.holdouts)):
