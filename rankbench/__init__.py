@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rankbench.hooks import hookimpl as hookimpl
     from rankbench.images import Images as Images
     from rankbench.pairs import Pairs as Pairs
+    from rankbench.plugin import Count as Count
     from rankbench.plugin import Dataset as Dataset
+    from rankbench.plugin import Download as Download
     from rankbench.plugin import Feature as Feature
     from rankbench.plugin import Features as Features
     from rankbench.plugin import File as File
@@ -40,8 +42,8 @@ HOME = {
     "pairs": ("Pairs",),
     "problem": ("Problem",),
     "plugin": (
-        "Dataset", "Feature", "Features", "File", "Judged", "Metric", "Need", "Ranker", "Resources", "Rows", "Run",
-        "added_later",
+        "Count", "Dataset", "Download", "Feature", "Features", "File", "Judged", "Metric", "Need", "Ranker",
+        "Resources", "Rows", "Run", "added_later",
     ),
 }  # fmt: skip
 WHERE = {name: module for module, names in HOME.items() for name in names}

@@ -179,6 +179,38 @@ class Need:
     images: bool = False
 
 
+@dataclass(frozen=True)
+class Count:
+    """Something counted in a dataset's files.
+
+    Args:
+        what: what was counted. found: how many there are. published: how many its authors say, None where they do not.
+        note: what a difference means.
+    """
+
+    what: str
+    found: float
+    published: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that may be downloaded.
+
+    Args:
+        urls: tried in turn. path: where it goes, below the dataset's folder; where an archive is unpacked.
+        kind: "image" (must decode), "archive" (zip or tar, unpacked and removed) or "file".
+        sha256: hex digest of the bytes, empty where nobody published one. most: bytes that are accepted.
+    """
+
+    urls: tuple[str, ...]
+    path: str
+    kind: Literal["file", "image", "archive"] = "file"
+    sha256: str = ""
+    most: int = 64 * 2**20
+
+
 class Dataset:
     """Yields one Problem per attribute, user or fold.
 
@@ -225,6 +257,26 @@ class Dataset:
         By default the folder `root`, or nothing where `folder = ""`: a dataset that reads no files.
         """
         return [] if self.folder == "" else [Need(root, root.exists(), self.get)]
+
+    def published(self, facets: Mapping[str, Any]) -> Mapping[str, float]:
+        """Counts of a problem that its authors published, for `data check`, known without data.
+
+        By the names that the check gives to what it counts in the problem as the dataset yields it: "images", "train
+        images", "train pairs", "train ties", and for each test "NAME images", "NAME pairs", "NAME ties" (pairs count
+        ties).
+        """
+        return {}
+
+    def counts(self, root: Path) -> list[Count]:
+        """Further counts for `data check`: of what the files hold beside the problems."""
+        return []
+
+    def downloads(self, root: Path) -> list[Download]:
+        """What `data fetch` may download, in this order; called again once files have come, as links may lie in them.
+
+        DataError or MissingData where nothing may be downloaded: the message says how the data is had instead.
+        """
+        return []
 
 
 # ---------------------------------------------------------------------------------------------------------- learner

@@ -117,7 +117,7 @@ def test_facets_are_known_and_needs_say_where_to_get_it_without_data(tmp_path):
     assert (images.path, images.found, images.images) == (tmp_path / FOLDERS[1], False, True)
     assert "relative_attributes_v2.zip" in labels.get
     assert "spatialenvelope" in images.get
-    with pytest.raises(rankbench.MissingData, match=r"data.mat: not there"):
+    with pytest.raises(rankbench.MissingData, match=r"data.mat: not found"):
         Osr().problem(tmp_path, {"attribute": "open"})
 
 

@@ -132,10 +132,10 @@ def damage(root, name, **variables):
 @pytest.mark.parametrize(
     ("name", "variables", "message"),
     [
-        ("pair_matrix.mat", {"other": [[1, 2]]}, "has no variable 'pair_matrix_spot', only other"),
-        ("pair_matrix.mat", {"pair_matrix_spot": np.ones((40, 3))}, "must be n × 2, not 40 × 3"),
+        ("pair_matrix.mat", {"other": [[1, 2]]}, "variable 'pair_matrix_spot' is missing"),
+        ("pair_matrix.mat", {"pair_matrix_spot": np.ones((40, 3))}, "is 40 × 3, not n × 2"),
         ("pair_matrix.mat", {"pair_matrix_spot": np.ones((40, 2))}, "image 1 is in 80 pairs"),
-        ("virality_label.mat", {"virality_label_spot": np.ones((39, 1))}, "must be 40 × 1, not 39 × 1"),
+        ("virality_label.mat", {"virality_label_spot": np.ones((39, 1))}, "is 39 × 1, not 40 × 1"),
         ("virality_label.mat", {"virality_label_spot": np.full((40, 1), 2)}, "holds values other than 0, 1"),
         ("Attribute_matrix.mat", {"Attribute_matrix_spot": np.full((40, 5), 3)}, "other than -1, 0, 1"),
         ("Attribute_matrix.mat", {"Attribute_matrix_spot": np.full((40, 5), 256)}, "other than -1, 0, 1"),

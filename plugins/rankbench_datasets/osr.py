@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import rankbench
+from rankbench_datasets.matlab import MatFile
 from rankbench_datasets.sampling import pairs_by_score, seeded
 
 ATTRIBUTES = ("natural", "open", "perspective", "size-large", "diagonal-plane", "depth-close")
@@ -109,7 +110,7 @@ def image_folder(root):
 def missing_images(labels, folder):
     """Listed images that are not in the folder; none if the list itself cannot be read, which `problem` reports."""
     try:
-        names = texts(load(labels, ("im_names",)), "im_names", labels)
+        names = MatFile.read(labels, ("im_names",), GET_LABELS).texts("im_names")
     except rankbench.DataError:
         return []
     there = set(os.listdir(folder))
@@ -118,67 +119,19 @@ def missing_images(labels, folder):
 
 def read_labels(file):
     """Labels, checked. DataError names the file, the variable and the remedy."""
-    content = load(file, VARIABLES)
-    names, classes, attributes = (texts(content, name, file) for name in VARIABLES[:3])
+    content = MatFile.read(file, VARIABLES, GET_LABELS)
+    names, classes, attributes = (content.texts(name) for name in VARIABLES[:3])
     n, c = len(names), len(classes)
     if len(set(names)) != n:
         twice = next(name for name in names if names.count(name) > 1)
-        raise wrong(file, "im_names", f"lists {twice!r} twice")
+        raise content.wrong("im_names", f"lists {twice!r} twice")
     absent = [attribute for attribute in ATTRIBUTES if attribute not in attributes]
     if absent:
-        raise wrong(file, "attribute_names", f"lacks {absent[0]!r}; it has {', '.join(attributes)}")
-    category = numbers(content, "class_labels", (n, 1), 1, c, file).ravel() - 1
-    training = numbers(content, "used_for_training", (n, 1), 0, 1, file).ravel() == 1
+        raise content.wrong("attribute_names", f"lacks {absent[0]!r}; it has {', '.join(attributes)}")
+    category = content.whole_numbers("class_labels", (n, 1), 1, c).ravel() - 1
+    training = content.whole_numbers("used_for_training", (n, 1), 0, 1).ravel() == 1
     if training.sum() < 2 or (~training).sum() < 2:
-        raise wrong(file, "used_for_training", f"marks {training.sum()} of {n} images; both sides need two or more")
-    ranks = numbers(content, "relative_ordering", (len(attributes), c), 1, c, file)
+        raise content.wrong("used_for_training", f"marks {training.sum()} of {n} images; both sides need two or more")
+    ranks = content.whole_numbers("relative_ordering", (len(attributes), c), 1, c)
     by_attribute = {name: ranks[attributes.index(name)].astype(np.float64) for name in ATTRIBUTES}
     return Labels(names, category, training, np.array(classes), by_attribute)
-
-
-def load(file, variables):
-    """The named variables of a MATLAB file."""
-    from scipy.io import loadmat
-
-    if not file.is_file():
-        raise rankbench.MissingData(f"{file}: not there. Get {GET_LABELS}.")
-    try:
-        content = loadmat(file, appendmat=False, variable_names=list(variables))
-    except Exception as error:  # a damaged file makes SciPy raise almost anything, TypeError and zlib.error included
-        raise rankbench.DataError(
-            f"{file}: cannot be read as a MATLAB file ({type(error).__name__}: {error}). "
-            f"Perhaps it was cut short; get it again: {GET_LABELS}."
-        ) from error
-    for variable in variables:
-        if variable not in content:
-            raise wrong(file, variable, "is missing")
-    return content
-
-
-def texts(content, variable, file):
-    """A cell array of strings, in either orientation."""
-    cells = content[variable]
-    if cells.dtype != object or 1 not in cells.shape:
-        raise wrong(file, variable, f"is {cells.shape} {cells.dtype}, not a row of strings")
-    strings = [np.asarray(cell) for cell in cells.ravel()]
-    bad = [k for k, string in enumerate(strings) if string.dtype.kind != "U" or string.size != 1]
-    if bad:
-        raise wrong(file, variable, f"entry {bad[0] + 1} is no string")
-    return [str(string.item()) for string in strings]
-
-
-def numbers(content, variable, shape, lowest, highest, file):
-    """Whole numbers of this shape (a row may stand for a column), from `lowest` to `highest`."""
-    values = content[variable]
-    if shape[1] == 1 and values.shape == shape[::-1]:
-        values = values.T
-    if values.shape != shape or values.dtype.kind not in "biuf":
-        raise wrong(file, variable, f"is {values.shape} {values.dtype}, not {shape} numbers")
-    bad = values[~((values >= lowest) & (values <= highest) & (values == np.floor(values)))]
-    if bad.size:
-        raise wrong(file, variable, f"holds {bad[0]}; its values are whole numbers from {lowest} to {highest}")
-    return values.astype(np.int64)
-
-
-def wrong(file, variable, what):
-    return rankbench.DataError(f"{file}: variable {variable!r} {what}. Get the file again: {GET_LABELS}.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import rankbench
+from rankbench_datasets.matlab import MatFile
 
 ATTRIBUTES = ("animal", "synthetically generated", "beautiful", "explicit", "sexual")  # in file order
 RELATIVE = "Results_Computations/Relative_Attributes"
@@ -28,23 +29,7 @@ def located(root, name):
 
 def variable(path, name, shape):
     """A variable of a MATLAB file, of that shape (None: any length)."""
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise rankbench.MissingData(f"{path}: not found. {GET}")
-    try:
-        found = loadmat(path)
-    except Exception as error:
-        raise rankbench.DataError(f"{path}: cannot be read as a MATLAB file ({error}). Get it again: {GET}") from error
-    if name not in found:
-        known = ", ".join(key for key in found if not key.startswith("_"))
-        raise rankbench.DataError(f"{path}: has no variable {name!r}, only {known or 'none'}. {GET}")
-    array = found[name]
-    fits = array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
-    if not fits:
-        wanted = " × ".join("n" if want is None else str(want) for want in shape)
-        raise rankbench.DataError(f"{path}: {name} must be {wanted}, not {' × '.join(map(str, array.shape))}.")
-    return array
+    return MatFile.read(path, (name,), GET).array(name, shape)
 
 
 @dataclass(frozen=True)
