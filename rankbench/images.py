@@ -28,6 +28,7 @@ from rankbench.errors import DataError, NotApplicable, UnreadableImage, did_you_
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
+HASHED_AT_ONCE = 2**20  # numbers
 
 COLUMNS_WITHHELD = (
     "columns go to the `fit` of a ranker, and those it names in `uses` to the `fit` of a feature; "
@@ -111,13 +112,31 @@ def array_bytes(array: Array) -> bytes:
     return f"{array.dtype.kind}{array.shape}:".encode() + body
 
 
-def digest_of(parts: Iterable[bytes]) -> str:
-    """Hex sha-256 over length-prefixed parts."""
+def digest_of(parts: Iterable[bytes | Array]) -> str:
+    """Hex sha-256 over length-prefixed parts; an array stands for its `array_bytes`, which need not fit into memory."""
     total = hashlib.sha256()
     for part in parts:
+        if isinstance(part, np.ndarray):
+            hash_array(total, part)
+            continue
         total.update(len(part).to_bytes(8, "little"))
         total.update(part)
     return total.hexdigest()
+
+
+def hash_array(total: Any, array: Array) -> None:
+    """Take the length and the bytes of an array into a hash."""
+    if array.dtype.kind not in "if" or array.ndim != 1 or len(array) < HASHED_AT_ONCE:
+        whole = array_bytes(array)
+        total.update(len(whole).to_bytes(8, "little"))
+        total.update(whole)
+        return
+    head = f"{array.dtype.kind}{array.shape}:".encode()
+    total.update((len(head) + 8 * len(array)).to_bytes(8, "little"))
+    total.update(head)
+    for begin in range(0, len(array), HASHED_AT_ONCE):
+        part = array[begin : begin + HASHED_AT_ONCE]
+        total.update(np.ascontiguousarray(part, dtype="<i8" if array.dtype.kind == "i" else "<f8"))
 
 
 def arrays_digest(arrays: Mapping[str, Array]) -> str:

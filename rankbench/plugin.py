@@ -202,6 +202,7 @@ class Download:
         urls: tried in turn. path: where it goes, below the dataset's folder; where an archive is unpacked.
         kind: "image" (must decode), "archive" (zip or tar, unpacked and removed) or "file".
         sha256: hex digest of the bytes, empty where nobody published one. most: bytes that are accepted.
+        strip: whether the one folder at the top of an archive is left out.
     """
 
     urls: tuple[str, ...]
@@ -209,6 +210,7 @@ class Download:
     kind: Literal["file", "image", "archive"] = "file"
     sha256: str = ""
     most: int = 64 * 2**20
+    strip: bool = False
 
 
 class Dataset:

@@ -1,5 +1,7 @@
 """How every dataset here draws splits, and pairs from scores: seeded, without repeats, as arrays."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 import rankbench
@@ -36,33 +38,78 @@ def pairs_by_score(scores, rows, ordered=None, ties=0, rng=None):
     ascending = scores[rows]
     lower = np.searchsorted(ascending, ascending)  # (n,) how many images score lower: they come first
     equal = np.arange(len(rows)) - lower  # (n,) how many of the same score come before
-    high, below = numbered(lower, ordered, rng)
-    later, before = numbered(equal, ties, rng)
-    first = rows[np.concatenate([high, later])]
-    second = rows[np.concatenate([below, lower[later] + before])]
-    label = np.repeat(np.array([1, 0], np.int8), [len(high), len(later)])
-    left, right = np.minimum(first, second), np.maximum(first, second)
-    return rankbench.Pairs(
-        left.astype(np.int32), right.astype(np.int32), np.where(first < second, label, -label).astype(np.int8)
-    )
+    found = (drawn(lower, ordered, rng), drawn(equal, ties, rng))  # in this order: the generator is used up as it goes
+    size = sum(map(len, found))
+    left, right, label = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int8)
+    done = 0
+    for which, numbers in enumerate(found):
+        for number in numbers.blocks():
+            high, below = numbers.pair(number)
+            first, second = rows[high], rows[below + lower[high] if which else below]
+            here = slice(done, done := done + len(number))
+            np.minimum(first, second, out=left[here], casting="same_kind")
+            np.maximum(first, second, out=right[here], casting="same_kind")
+            label[here] = 0 if which else np.where(first < second, 1, -1)
+    return rankbench.Pairs(left, right, label)
 
 
-def numbered(partners, count, rng):
-    """Draw `count` of the sum(partners) pairs in which image i has partners[i] partners: the image, the partner."""
+def drawn(partners, count, rng):
+    """Draw `count` of the sum(partners) pairs in which image i has partners[i] partners (None, or too many: all)."""
     ends = np.cumsum(partners)
     total = int(ends[-1]) if len(ends) else 0
-    drawn = np.arange(total) if count is None or count >= total else distinct(count, total, rng)
-    image = np.searchsorted(ends, drawn, side="right")
-    return image, drawn - (ends - partners)[image]
+    every = count is None or count >= total
+    return Drawn(ends, partners, range(total) if every else distinct(count, total, rng))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Numbers of pairs, ascending: pairs are counted image by image, those of image i from ends[i] - partners[i]."""
+
+    ends: np.ndarray
+    partners: np.ndarray
+    numbers: object  # a range, a mask over all pairs, or (count,) int64
+
+    def __len__(self):
+        return int(np.count_nonzero(self.numbers)) if self._mask else len(self.numbers)
+
+    @property
+    def _mask(self):
+        return isinstance(self.numbers, np.ndarray) and self.numbers.dtype == bool
+
+    def blocks(self, size=2**20):
+        """The numbers, so many at a time: ten million take more memory than the pairs they stand for."""
+        for begin in range(0, len(self.numbers), size):
+            part = self.numbers[begin : begin + size]
+            yield begin + np.flatnonzero(part) if self._mask else np.asarray(part)
+
+    def pair(self, number):
+        """The image and the number of its partner."""
+        image = np.searchsorted(self.ends, number, side="right")
+        return image, number - (self.ends[image] - self.partners[image])
 
 
 def distinct(count, total, rng):
-    """(count,) ascending distinct integers below `total`, every set equally likely; memory goes with `count`."""
+    """`count` distinct integers below `total`, every set equally likely: (count,) ascending, or a (total,) mask.
+
+    Memory goes with `count`, whatever the total.
+    """
     if count > total // 2:
-        left_out = np.ones(total, bool)
-        left_out[distinct(total - count, total, rng)] = False
-        return np.flatnonzero(left_out)
-    drawn = np.zeros(0, np.int64)
-    while len(drawn) < count:
-        drawn = np.union1d(drawn, rng.integers(total, size=count - len(drawn), dtype=np.int64))
-    return drawn
+        return ~as_mask(distinct(total - count, total, rng), total)
+    chosen = np.zeros(total, bool) if total <= 64 * count else np.zeros(0, np.int64)
+    while (missing := count - (np.count_nonzero(chosen) if chosen.dtype == bool else len(chosen))) > 0:
+        for size in [2**20] * (missing // 2**20) + [missing % 2**20]:
+            more = rng.integers(total, size=size, dtype=np.int64)
+            if chosen.dtype == bool:
+                chosen[more] = True
+            else:
+                chosen = np.union1d(chosen, more)
+    return chosen
+
+
+def as_mask(numbers, total):
+    """(total,) whether each is among the numbers, given as such or as a mask."""
+    if numbers.dtype == bool:
+        return numbers
+    mask = np.zeros(total, bool)
+    mask[numbers] = True
+    return mask

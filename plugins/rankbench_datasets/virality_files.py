@@ -19,6 +19,18 @@ CLASSES = {"positive": 1, "negative": -1, "neutral": 0}  # whether the viral ima
 GET = "github.com/ArturoDeza/virality (simplified BSD); put the repository's files here, as they lie there"
 PAIRS, TEST_PAIRS, SIDES, VOTES = "pair_matrix.mat", "Top_489_pair.mat", "virality_label.mat", "Attribute_matrix.mat"
 SCORES = "Create_Dataset_Code/viral_datasetV2.mat"
+EXTREMES = f"{RELATIVE}/Top_Pairs.mat"
+SUBMISSIONS = {
+    "id": "Create_Dataset_Code/img_id.csv",
+    "score": "Create_Dataset_Code/authenticated_shift_score.csv",
+    "subreddit": "Create_Dataset_Code/subreddit.csv",
+}
+# the subreddits whose submissions count: the 20 largest; with them every field of the metadata is recomputed exactly
+KEPT = (
+    "funny", "pics", "gifs", "WTF", "aww", "GifSound", "atheism", "gaming", "AdviceAnimals", "reactiongifs",
+    "reddit.com", "gif", "trees", "fffffffuuuuuuuuuuuu", "woahdude", "photoshopbattles", "4chan", "space", "pokemon",
+    "HIFW",
+)  # fmt: skip
 
 
 def located(root, name):
@@ -73,18 +85,76 @@ def read_pairs(root):
     return Judged(pairs[:, 0], pairs[:, 1], left == 1, votes.astype(np.int8), test)
 
 
-def read_scores(root):
-    """img_ids and virality scores of all images."""
+@dataclass(frozen=True)
+class Records:
+    """The images, ascending by img_id: ids (n,) int64, scores (n,) float64, links [n]."""
+
+    ids: np.ndarray
+    scores: np.ndarray
+    links: list
+
+
+def read_records(root):
+    """Every image of the metadata."""
     path = located(root, SCORES)
     cells = variable(path, "viral_dataset", (1, None))[0]
     try:
         ids = np.array([int(cell["img_id"][0, 0].item()) for cell in cells])
         scores = np.array([float(cell["v_score"][0, 0].item()) for cell in cells])
+        links = [str(np.asarray(cell["img_link"][0, 0]).item()) for cell in cells]
     except (ValueError, IndexError, AttributeError, KeyError) as error:
-        raise rankbench.DataError(f"{path}: a record lacks img_id or v_score ({error}). {GET}") from error
+        raise rankbench.DataError(f"{path}: a record lacks img_id, v_score or img_link ({error}). {GET}") from error
     if len(np.unique(ids)) < len(ids) or not np.isfinite(scores).all():
         raise rankbench.DataError(f"{path}: ids are not unique, or a score is not a number. {GET}")
-    return ids, scores
+    order = np.argsort(ids)
+    return Records(ids[order], scores[order], [links[at] for at in order])
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """The csv files: image (n,) int64 img_id, score (n,) float64, subreddit (n,) strings; one row a submission."""
+
+    image: np.ndarray
+    score: np.ndarray
+    subreddit: np.ndarray
+
+
+def read_submissions(root):
+    """Every submission. A subreddit's name may hold commas: one line is one value."""
+    lines = {}
+    for name, file in SUBMISSIONS.items():
+        path = located(root, file)
+        if not path.is_file():
+            raise rankbench.MissingData(f"{path}: not found. Get {GET}.")
+        try:
+            lines[name] = path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise rankbench.DataError(f"{path}: is not UTF-8 ({error}). Get it again: {GET}.") from error
+        lines[name] = lines[name][:-1] if lines[name][-1] == "" else lines[name]
+        if len(lines[name]) != len(lines["id"]):
+            here, wanted = len(lines[name]), len(lines["id"])
+            raise rankbench.DataError(f"{path}: has {here} lines, img_id.csv has {wanted}. Get both again: {GET}.")
+    try:
+        score = np.array(lines["score"], dtype=np.float64)
+    except ValueError as error:
+        raise rankbench.DataError(f"{located(root, SUBMISSIONS['score'])}: {error}. Get it again: {GET}.") from error
+    number = {}  # img_id: the place, from 1, of a SNAP id in order of first appearance
+    image = np.array([number.setdefault(one, len(number) + 1) for one in lines["id"]], dtype=np.int64)
+    return Submissions(image, score, np.array([name.strip("\r") for name in lines["subreddit"]]))
+
+
+def recomputed_scores(submissions, ids):
+    """(n,) virality of these images: the largest score of its submissions in KEPT times ln(their number / its mean).
+
+    Source: Deza & Parikh, CVPR 2015; equal to `v_score` to rounding.
+    """
+    kept = np.isin(submissions.subreddit, KEPT)
+    image, size = submissions.image[kept], int(max(submissions.image.max(), ids.max())) + 1
+    times = np.bincount(image, minlength=size)[ids]
+    best = np.full(size, -np.inf)
+    np.maximum.at(best, image, submissions.score[kept])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return best[ids] * np.log(times / times.mean())
 
 
 def prediction_files(root):
@@ -126,3 +196,29 @@ def testing_ids(path):
     if set(found) != set(CLASSES):
         raise rankbench.DataError(f"{path}: its classes are {', '.join(sorted(found))}, not {', '.join(CLASSES)}.")
     return [image for name in CLASSES for image in found[name]]
+
+
+def score_counts(root, records):
+    """What the csv files say beside the metadata."""
+    if not all(located(root, file).is_file() for file in SUBMISSIONS.values()):
+        return [rankbench.Count("csv files", 0, note="without them the scores are not recomputed")]
+    submissions = read_submissions(root)
+    gap = np.abs(recomputed_scores(submissions, records.ids) - records.scores)
+    differ = int((~(gap <= 1e-10)).sum())
+    return [
+        rankbench.Count("submissions", len(submissions.image), 132_307),
+        rankbench.Count("scores that differ from the csv files by over 1e-10", differ, 0),
+    ]
+
+
+def extreme_counts(root, records):
+    """Whether the 500 images that the release calls extreme are the ends of the score."""
+    path = located(root, EXTREMES)
+    if not path.is_file():
+        return []
+    extreme = variable(path, "Top_Pairs", (None, 1))[:, 0]
+    by_score, half = records.ids[np.argsort(records.scores, kind="stable")], len(extreme) // 2
+    ends = np.concatenate([by_score[:half], by_score[len(by_score) - half :]])
+    return [
+        rankbench.Count("released extreme images among the ends of the score", int(np.isin(extreme, ends).sum()), 500)
+    ]
