@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from rankbench.cli_data import data as data_commands
 from rankbench.errors import RankbenchError, StoreError, did_you_mean
 
 KINDS = ("datasets", "rankers", "metrics", "features")
@@ -404,6 +405,9 @@ def check_plugin(context: click.Context, /, name: str, data: Path | None, **_oth
             marks[outcome.mark] += 1
     click.echo(f"{marks['ok']} ok, {marks['FAILED']} failed" + (f", {marks['--']} left out" if marks["--"] else ""))
     context.exit(1 if marks["FAILED"] else 0 if marks["ok"] else 3)
+
+
+main.add_command(data_commands)
 
 
 if __name__ == "__main__":
