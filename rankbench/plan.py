@@ -238,7 +238,8 @@ class Planner:
         features = [build_feature(self.registry, choice) for choice in choices]
         cell.gpu = max([needed.gpu, *(feature.resources().gpu for feature in features)])
         cell.threads = cell.wanted_threads or needed.threads
-        cell.pixels = ranker.needs_images()
+        reads = ranker.needs_images()
+        cell.pixels = any(feature.needs_images() for feature in features) if reads == "features" else bool(reads)
         cell.inputs = sorted({name for learner in (ranker, *features) for name in learner.inputs})
         for kind, name in [("rankers", cell.ranker["name"]), *(("features", choice.name) for choice in choices)]:
             if (kind, name) not in self._sources:

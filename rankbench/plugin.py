@@ -329,8 +329,11 @@ class Ranker(Learner):
         scores = np.asarray(self.score(images, run), dtype=np.float64)
         return scores[pairs.left] - scores[pairs.right]
 
-    def needs_images(self) -> bool:
-        """Whether pixels are read, from the parameters; False for rows that use only inputs."""
+    def needs_images(self) -> bool | Literal["features"]:
+        """Whether pixels are read, from the parameters; False for rows that use only inputs.
+
+        "features" where pixels are only read by its features: then it is theirs to say.
+        """
         return True
 
     def locate(self, images: Images, run: Run) -> list[list[tuple[str, tuple[float, float, float, float]]]]:
@@ -362,6 +365,10 @@ class Feature(Learner):
     def fit(self, images: Images, run: Run) -> Self:
         """Learn from training images (a dictionary, say). Left out by a feature that learns nothing."""
         return self
+
+    def needs_images(self) -> bool:
+        """Whether `extract` or `fit` read pixels; False for vectors that were made elsewhere."""
+        return True
 
     def extract(self, images: Images, run: Run) -> NDArray[np.float32]:
         """(n, d) float32, one row an image; finite."""

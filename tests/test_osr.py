@@ -134,7 +134,7 @@ def test_needs_name_a_listed_image_that_is_not_there(tmp_path):
     (root / FOLDERS[1] / "forest_a1.jpg").unlink()
     labels, images = Osr().needs(root)
     assert (labels.found, images.found) == (True, False)
-    assert images.get.startswith("1 images that data.mat lists are not there (first: forest_a1.jpg).")
+    assert images.get.startswith("1 of 24 images are not there (first: forest_a1.jpg). Get them: spatial")
 
 
 @pytest.mark.parametrize("variable", list(content()))

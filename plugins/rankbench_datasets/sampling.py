@@ -21,13 +21,14 @@ def split_images(count, test_share, rng):
     return np.sort(order[tested:]), np.sort(order[:tested])
 
 
-def pairs_by_score(scores, rows, ordered=None, ties=0, rng=None):
+def pairs_by_score(scores, rows, ordered=None, ties=0, rng=None, min_gap=0.0):
     """Pairs of the images `rows`, labelled by which score is higher; no pair twice, the lower row left.
 
     Both kinds are counted and drawn by number, so that a million images cost no more memory than the pairs drawn.
 
     Args: scores, (images,) finite; rows, (n,) images to pair; ordered, ties: how many pairs of each kind are drawn
-    uniformly (None, or more than there are: all of them); rng, where fewer are drawn than there are.
+    uniformly (None, or more than there are: all of them); rng, where fewer are drawn than there are; min_gap, what
+    the scores of an ordered pair differ by at least.
     Raises: DataError for a negative number.
     """
     for count in (ordered, ties):
@@ -38,7 +39,8 @@ def pairs_by_score(scores, rows, ordered=None, ties=0, rng=None):
     ascending = scores[rows]
     lower = np.searchsorted(ascending, ascending)  # (n,) how many images score lower: they come first
     equal = np.arange(len(rows)) - lower  # (n,) how many of the same score come before
-    found = (drawn(lower, ordered, rng), drawn(equal, ties, rng))  # in this order: the generator is used up as it goes
+    beaten = lower if not min_gap else np.minimum(lower, np.searchsorted(ascending, ascending - min_gap, side="right"))
+    found = (drawn(beaten, ordered, rng), drawn(equal, ties, rng))  # in this order: the generator is used up as it goes
     size = sum(map(len, found))
     left, right, label = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int8)
     done = 0

@@ -15,5 +15,6 @@ def rankbench_features():
         "gradient": "rankbench_features.hog2x2:Gradient",
         "color-patches": "rankbench_features.color_patches:ColorPatches",
         "network": "rankbench_features.network:Network",
+        "given": "rankbench_features.given:Given",
         "precomputed": "rankbench_features.precomputed:Precomputed",
     }

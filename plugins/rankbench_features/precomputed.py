@@ -39,6 +39,9 @@ class Precomputed(rankbench.Feature):
     def __post_init__(self):
         self._vectors = None
 
+    def needs_images(self):
+        return False
+
     def extract(self, images, run):
         if self._vectors is None:
             self._vectors = self._read()

@@ -44,6 +44,9 @@ class SVMDeepAttributes(rankbench.Ranker):
         if min((*self.C, *self.gamma, self.max_pairs)) <= 0:
             raise rankbench.DataError("svm-deep-attributes: C, gamma and max_pairs are above 0.")
 
+    def needs_images(self):
+        return "features"
+
     def fit(self, images, pairs, run):
         from rankbench_rankers.pair_kernels import sampled
 

@@ -97,6 +97,9 @@ class RankSVM(rankbench.Ranker):
         super().load({name: value for name, value in state.items() if not name.startswith("map_")})
         self.map_ = {name.removeprefix("map_"): value for name, value in state.items() if name.startswith("map_")}
 
+    def needs_images(self):
+        return "features"
+
     def fit(self, images, pairs, run):
         from rankbench_rankers.feature_matrix import matrix
         from rankbench_rankers.kernel_maps import fitted_map

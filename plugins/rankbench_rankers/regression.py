@@ -56,6 +56,9 @@ class Regression(rankbench.Ranker):
         """Only the choice of held-out images depends on the seed."""
         return self.strength == "holdout"
 
+    def needs_images(self):
+        return "features"
+
     def fit(self, images, pairs, run):
         y, known = self._target(images)
         x = np.asarray(run.features(images, self.features)[:], dtype=np.float64)[known]

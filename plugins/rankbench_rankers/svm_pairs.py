@@ -40,6 +40,9 @@ class SVMPairs(rankbench.Ranker):
         if self.max_pairs < 1 or not self.grid:
             raise rankbench.DataError("svm-pairs: max_pairs is at least 1, and grid holds a number or more.")
 
+    def needs_images(self):
+        return "features"
+
     def fit(self, images, pairs, run):
         from rankbench_rankers.pair_kernels import sampled
 
