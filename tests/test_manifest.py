@@ -260,7 +260,7 @@ IMAGES = {
         "line 3: name 'img/00.png' is the path of line 2",
     ),
     "no column": (["file,score", "img/00.png,1"], "line 1: column 'path' is missing; the header is file, score"),
-    "semicolons": (["path;score", "img/00.png;1"], "line 1: column 'path' is missing.*Separate columns by commas"),
+    "semicolons": (["path;score", "img/00.png;1"], "line 1: columns are separated by .;.. Save the file with commas"),
     "misspelt": (["path,scores", "img/00.png,1"], "line 1: no column is named 'scores'. Did you mean 'score'"),
     "column twice": (["path,score,score", "img/00.png,1,2"], "line 1: column 'score' is there twice"),
     "no rows": (["path,score"], "has no rows. It needs a header line"),
