@@ -54,6 +54,7 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
     """A ranker, and what was published of it. Without a ranker the row shows published figures alone.
 
     columns, labels or groups, limits what is computed; the row's other places stay empty, or show what was published.
+    package brings the ranker: where it is not installed the row is missing, and the other rows go on.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
     timeout: float | None = None
     threads: int | None = None
     notes: str = ""
+    package: str | None = None
 
     def fills(self, column: Column) -> bool:
         """Whether the row's ranker is to be judged in this column."""

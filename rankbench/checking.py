@@ -186,9 +186,10 @@ def about_judgements(pairs: Pairs, images: int, score: NDArray[Any] | None) -> I
     if (ascending[1:] == ascending[:-1]).any():
         order = np.argsort(code, kind="stable")
         first = np.flatnonzero(np.diff(code[order], prepend=-1))
-        least, most = np.minimum.reduceat(label[order], first), np.maximum.reduceat(label[order], first)
+        label = label[order]
+        ups, downs, ties = (np.logical_or.reduceat(label == sign, first) for sign in (1, -1, 0))
         repeated = int((np.diff(first, append=len(code)) > 1).sum())
-        against, unsure = int(((least < 0) & (most > 0)).sum()), int(((least == 0) != (most == 0)).sum())
+        against, unsure = int((ups & downs).sum()), int((ties & (ups | downs)).sum())
         yield (
             f"{counted(repeated, 'pair')} judged more than once, {against:,} of them with opposite labels and "
             f"{unsure:,} once as a tie and once not"

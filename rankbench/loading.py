@@ -272,7 +272,10 @@ def distinct(listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
     """Which paths were looked for, and where to get them."""
     silent = 'The dataset does not say where to get it. If it reads no files, its class says so by folder = "".'
-    lines = [f"  {need.path}\n    {need.get or silent}" for need in lacking]
+    by_get: dict[str, list[str]] = {}
+    for need in lacking:
+        by_get.setdefault(need.get or silent, []).append(f"  {need.path}")
+    lines = ["\n".join([*paths, f"    {get}"]) for get, paths in by_get.items()]
     return f"dataset {choice.label}: not found:\n" + "\n".join(lines)
 
 

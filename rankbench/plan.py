@@ -186,7 +186,8 @@ class Planner:
         matching = [facets for facets in known.facets or [] if column.matches(facets)]
         if known.sure and not matching:
             raise BenchmarkError(no_match(benchmark, column, known.facets or []))
-        built = self._ranker(table, f"benchmark {benchmark.name}, row {row.label!r}")
+        absent = self._absent(row, table["name"])
+        built = absent or self._ranker(table, f"benchmark {benchmark.name}, row {row.label!r}")
         seeds = benchmark.seeds if isinstance(built, str) or built.seeded else [None]
         threads = row.threads or benchmark.threads
         for facets in matching or [placeholder(column)]:
@@ -196,7 +197,8 @@ class Planner:
                     check_test(benchmark, column, planned[first.identity])
                 continue
             first.timeout = row.timeout or benchmark.timeout
-            first.error = built if isinstance(built, str) else known.error
+            first.missing = "\n\n".join(filter(None, [absent, absent and self._lacking(column.choice)]))
+            first.error = known.error or (built if isinstance(built, str) and not absent else "")
             if not isinstance(built, str) and not known.error:
                 self._fill(first, built, known.sure)
             for cell in (first, *map(first.with_seed, seeds[1:])):
@@ -206,6 +208,20 @@ class Planner:
                     check_test(benchmark, column, cell)
                 self.judge(cell)
                 yield cell
+
+    def _absent(self, row: Row, name: str) -> str:
+        """Why a row whose package is not installed has no ranker; empty where it has, or names no package."""
+        if row.package is None or ("rankers", name) in self.registry.plugins:
+            return ""
+        return f"ranker {name!r} of row {row.label!r} is not installed; it comes with the package {row.package}."
+
+    def _lacking(self, choice: DatasetChoice) -> str:
+        """What data is missing besides; empty where none is, or nobody can tell."""
+        try:
+            lacking = self.data.missing(choice)
+        except RankbenchError:
+            return ""
+        return missing_message(choice, lacking) if lacking else ""
 
     def _fill(self, cell: PlannedCell, ranker: Ranker, sure: bool) -> None:
         try:

@@ -71,7 +71,8 @@ def whose(cells: list[PlannedCell]) -> str:
 
 def lacking(cells: Sequence[PlannedCell]) -> list[str]:
     """What data is missing, each path once: without the messages that a longer one contains."""
-    texts = {cell.missing: set(cell.missing.splitlines()) for cell in cells if cell.status == MISSING}
+    every = [text for cell in cells if cell.status == MISSING for text in cell.missing.split("\n\n")]
+    texts = {text: set(text.splitlines()) for text in every}
     return [text for text, lines in texts.items() if not any(lines < others for others in texts.values())]
 
 

@@ -200,6 +200,7 @@ class CellRun:
     holdouts: list[dict[str, Any]] = field(default_factory=list)
     lost: NDArray[np.bool_] | None = None
     filled: set[str] = field(default_factory=set)  # stores that hold every image of the scope
+    refused: dict[str, str] = field(default_factory=dict)  # tests that the ranker cannot treat, and why
     files: Mapping[str, File] = field(default_factory=dict)  # parameters of the plugin that name a file
     feature_seconds: dict[str, float] = field(default_factory=dict)  # what features and pixels took for the scope
 

@@ -391,9 +391,14 @@ def costs(record: Record) -> dict[str, Any]:
 
 
 def test_of(column: Column, record: Record) -> str:
-    """The test set a column means. BenchmarkError if the problem has several and the column names none of them."""
+    """The test set a column means. BenchmarkError if the problem has several and the column names none of them.
+
+    NotApplicable for a test that the ranker could not treat.
+    """
     tests = record["tests"]
     name = next(iter(tests)) if column.test is None and len(tests) == 1 else column.test
+    if name is not None and name in record.get("not_applicable", {}):
+        raise NotApplicable(record["not_applicable"][name])
     if name is None or name not in tests:
         wrong = "does not say which test it means" if name is None else f"there is no test {name!r}"
         raise BenchmarkError(f"{wrong}; the tests are {', '.join(sorted(tests))}")

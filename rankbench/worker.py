@@ -107,6 +107,7 @@ class Fitter:
         self.feature_seconds: dict[str, float] = {}
         self.lost: NDArray[np.bool_] | None = None
         self.tests: dict[str, tuple[TestSet, Ints]] = {}
+        self.refused: dict[str, str] = {}
         self.where = "load"
 
     def work(self) -> Record:
@@ -254,6 +255,7 @@ class Fitter:
             raise PluginError(f"{run.who}: fit must return self, not {type(fitted).__name__}.")
         with self._phase("score"):
             outcomes = judge(fitted, problem, run, self.lost, self.tests)
+        self.refused = run.refused
         return fitted, outcomes
 
     def _run(self, ranker: Ranker, problem: Problem) -> CellRun:
@@ -333,6 +335,7 @@ class Fitter:
         lost = [] if self.lost is None else [problem.images.describe(int(row)) for row in np.flatnonzero(self.lost)]
         return {
             "tests": tests,
+            "not_applicable": self.refused,
             "lost": lost,
             "images": len(problem.images),
             "holdouts": self.holdouts,
@@ -359,7 +362,15 @@ def judge(
         everywhere = np.full(len(problem.images), np.nan)
         everywhere[rows] = scores
         return {name: Outcome(scores=everywhere[own]) for name, (_, own) in tests.items()}
-    return {name: compared(ranker, problem, name, images, position, run) for name in problem.tests}
+    outcomes = {}
+    for name in problem.tests:
+        try:
+            outcomes[name] = compared(ranker, problem, name, images, position, run)
+        except NotApplicable as error:  # pairs of this test lack what it reads, say
+            run.refused[name] = str(error)
+    if not outcomes and run.refused:
+        raise NotApplicable(next(iter(run.refused.values())))
+    return outcomes
 
 
 def compared(ranker: Ranker, problem: Problem, name: str, images: Images, position: Ints, run: CellRun) -> Outcome:

@@ -65,6 +65,7 @@ class Site:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.site = self
+        self.server.handle_error = lambda *_: None  # a client that hangs up
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property

@@ -103,7 +103,8 @@ def test_every_public_name_and_hook_has_an_entry():
 
 def test_every_command_and_option_is_described():
     page = read("docs/command-line.md")
-    for name, command in main.commands.items():
+    commands = {f"data {name}": command for name, command in main.commands["data"].commands.items()}
+    for name, command in (main.commands | commands).items():
         assert f"`rankbench {name}" in page
         for parameter in command.params:
             for option in (word for word in parameter.opts if word.startswith("--")):

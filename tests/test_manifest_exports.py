@@ -241,7 +241,9 @@ def test_two_hundred_thousand_lines(tmp_path):
     (tmp_path / "i").mkdir()
     for k in range(2000):
         (tmp_path / "i" / f"{k}.png").touch()
-    pairs = np.array([rng.permutation(2000)[:2] for _ in range(200_000)])
+    pairs = np.stack(
+        [first := rng.integers(2000, size=200_000), (first + rng.integers(1, 2000, 200_000)) % 2000], axis=1
+    )
     lines = [f"i/{a}.png,i/{b}.png,{a % 3 + 1},{b % 3}" for a, b in pairs.tolist()]
     write(tmp_path, "pairs", "left,right,votes_left,votes_right", *lines)
     began = time.perf_counter()

@@ -25,8 +25,9 @@ class Elpv(rankbench.Dataset):
     Source: the package `elpv-dataset` on the Python package index (github.com/zae-bayern/elpv-dataset).
     Licence: CC BY-NC-SA 4.0. Cite: Buerhop-Lutz et al., EU PVSEC 2018; Deitsch et al., Solar Energy 185, 2019; Deitsch
     et al., Machine Vision and Applications 32, 2021.
-    Protocol (ours; the source ranks nothing): facet `split` = 0..4, each a random 80:20 split of the images (2,099 and
-    525). Tests are all ordered pairs of the test images. Training pairs are drawn uniformly and without repeats from
+    Layout: none to keep; the images lie in the installed package.
+    Protocol: ours, as the source ranks nothing. Facet `split` = 0..4, each a random 80:20 split of the images (2,099
+    and 525). Tests are all ordered pairs of the test images. Training pairs are drawn uniformly and without repeats from
     the ordered pairs of the training images, and `train_ties` more from those of equal likelihood. `train_images`
     names every training image.
     Known problems: which cells come from one module is not published, so that a module's cells are on both sides of
@@ -41,6 +42,9 @@ class Elpv(rankbench.Dataset):
     train_ties: int = 2_000
 
     folder = ""
+
+    def published(self, facets):
+        return {"images": 2_624, "train images": 2_099, "test images": 525}
 
     def facets(self, root):
         return [{"split": split} for split in range(SPLITS)]

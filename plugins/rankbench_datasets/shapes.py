@@ -24,8 +24,10 @@ X, Y = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)  # (64, 64) pix
 class Shapes(rankbench.Dataset):
     """Drawn discs: the hue of the right one of four is the attribute, the others' hues are noise.
 
-    Nothing to get: 64 × 64 px images drawn from a seed. Four discs alike but for their hue lie near four spots, on a
-    noisy ground, never overlapping, never cut off. An attribute's amount (the `score` column, uniform in [0, 1]) is the
+    Source: rankbench.
+    Licence: that of rankbench.
+    Layout: nothing to get: 64 × 64 px images drawn from a seed. Four discs alike but for their hue lie near four spots,
+    on a noisy ground, never overlapping, never cut off. An attribute's amount (the `score` column, uniform in [0, 1]) is the
     hue of one of them, from red to blue; the other three hues are drawn alike and mean nothing. So colour over the
     whole image tells something, the right disc everything.
 
@@ -37,6 +39,7 @@ class Shapes(rankbench.Dataset):
     ranker looked at, never for learning.
 
     Protocol: the first `train_share` of the images is for training. Images are independent, so nothing is lost by that.
+    Known problems: it is a toy: who finds the disc has solved it.
 
     Args: images, how many in all; train_share, in (0, 1); train_pairs, test_pairs, how many pairs are drawn without
     repeats from each side (None: all); cue, "place" or "outline"; seed, of images and pairs.

@@ -145,11 +145,12 @@ class Virality(rankbench.Dataset):
         annotations = rankbench.Download(
             ("https://github.com/ArturoDeza/virality/archive/HEAD.zip",), ".", "archive", most=2**30, strip=True
         )
+        found = [] if all(need.found for need in self.needs(root) if not need.images) else [annotations]
         if not files.located(root, files.SCORES).is_file():
-            return [annotations]
+            return found
         records = files.read_records(root)
         links = zip(records.ids.tolist(), records.links, strict=True)
-        return [annotations, *(rankbench.Download((link,), f"images/{image}.jpg", "image") for image, link in links)]
+        return [*found, *(rankbench.Download((link,), f"images/{image}.jpg", "image") for image, link in links)]
 
 
 def listed(root):
