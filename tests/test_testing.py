@@ -29,7 +29,7 @@ REGISTRY = Registry.installed()
 SLOW = {"siamese-small": {"size": 32, "minimum_steps": 60}}  # what makes it quick enough for every run of the tests
 ELSEWHERE = {  # need parameters, or weights, or evidence that toys have not: their own tests call the kit
     "network", "precomputed", "xiao-lee", "svm-deep-attributes", "svm-deep-attributes-published", "attribute-votes",
-    "reference", "svm-pairs", "seconds", "peak-memory",
+    "reference", "svm-pairs", "seconds", "peak-memory", "given",
 }  # fmt: skip
 INSTALLED = [
     (kind, name) for (kind, name), plugin in sorted(REGISTRY.plugins.items()) if plugin.distribution == "rankbench"

@@ -27,8 +27,8 @@ class Elpv(rankbench.Dataset):
     et al., Machine Vision and Applications 32, 2021.
     Layout: none to keep; the images lie in the installed package.
     Protocol: ours, as the source ranks nothing. Facet `split` = 0..4, each a random 80:20 split of the images (2,099
-    and 525). Tests are all ordered pairs of the test images. Training pairs are drawn uniformly and without repeats from
-    the ordered pairs of the training images, and `train_ties` more from those of equal likelihood. `train_images`
+    and 525). Tests are all ordered pairs of the test images. Training pairs are drawn uniformly and without repeats
+    from the ordered pairs of the training images, and `train_ties` more from those of equal likelihood. `train_images`
     names every training image.
     Known problems: which cells come from one module is not published, so that a module's cells are on both sides of
     every split; four levels leave 43 % of all pairs tied; defects are commoner in mono cells, so the cell type alone

@@ -27,9 +27,9 @@ class Shapes(rankbench.Dataset):
     Source: rankbench.
     Licence: that of rankbench.
     Layout: nothing to get: 64 × 64 px images drawn from a seed. Four discs alike but for their hue lie near four spots,
-    on a noisy ground, never overlapping, never cut off. An attribute's amount (the `score` column, uniform in [0, 1]) is the
-    hue of one of them, from red to blue; the other three hues are drawn alike and mean nothing. So colour over the
-    whole image tells something, the right disc everything.
+    on a noisy ground, never overlapping, never cut off. An attribute's amount (the `score` column, uniform in [0, 1])
+    is the hue of one of them, from red to blue; the other three hues are drawn alike and mean nothing. So colour over
+    the whole image tells something, the right disc everything.
 
     Which disc is right is told by `cue`. "place": the one near the spot at the upper left, its center in that quarter.
     "outline": the one with a dark contour, near any of the four spots. Discs wander so far about their spots that no

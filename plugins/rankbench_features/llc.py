@@ -12,8 +12,6 @@ import numpy as np
 NEIGHBORS = 3
 RIDGE = 0.03  # times the trace of the local covariance
 CELLS = 1 + 4 + 16
-NEAR = 0.03  # squared distance to a word below which it is computed again in float64: what float32 leaves is too rough
-TIED = 1e-4  # gap between squared distances, likewise: another word might be the third nearest
 BLOCK = 16_384  # descriptors coded at once: their distances to all words stay below 20 MB
 
 
@@ -64,15 +62,12 @@ def coded(descriptors, words):
         block = descriptors[begin : begin + BLOCK]
         gaps = block @ (-2 * words.T)
         gaps += length + np.einsum("ij,ij->i", block, block)[:, None]
-        chosen, distance = smallest(gaps, min(count + 1, len(words)))
-        close = distance[:, 0] < NEAR
-        if len(words) > count:
-            close |= distance[:, count] - distance[:, count - 1] < TIED
-        some = np.flatnonzero(close)  # where rounding in float32 would tell
-        precise = block[some].astype(np.float64)
-        gaps = ((precise[:, None] - exact[chosen[some]]) ** 2).sum(axis=2)
-        order = np.argsort(gaps, axis=1)
-        chosen[some], distance[some] = (np.take_along_axis(one, order, 1) for one in (chosen[some], gaps))
+        chosen = smallest(gaps, min(count + 1, len(words)))[0]
+        # again from differences: what the product left in float32 is rough, and depends on the rows beside it
+        steps = block[:, None] - words[chosen]
+        distance = np.einsum("nkd,nkd->nk", steps, steps).astype(np.float64)
+        order = np.argsort(distance, axis=1, kind="stable")
+        chosen, distance = (np.take_along_axis(one, order, 1) for one in (chosen, distance))
         chosen, distance = chosen[:, :count], distance[:, :count]
         between = apart[chosen[:, :, None], chosen[:, None, :]]
         nearest[begin : begin + BLOCK] = chosen

@@ -2,8 +2,8 @@
 
     python tests/speed/overhead.py [CELLS] [--profile]
 
-The goals are 5 ms a cell, 1 s for a plan of 1,000 stored cells, and 50 ms a problem for a hundred users of `popularity`,
-each a problem of its own, by the real command with its worker processes.
+The goals are 5 ms a cell, 1 s for a plan of 1,000 stored cells, and 50 ms a problem for a hundred users of
+`popularity`, each a problem of its own, by the real command with its worker processes.
 """
 
 import cProfile

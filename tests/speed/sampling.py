@@ -1,7 +1,7 @@
 """Ten million pairs of virality as arrays: `python tests/speed/sampling.py --data FOLDER`.
 
-FOLDER holds `virality/`. Goals: 10 million training and 1 million test pairs in 5 s and 300 MB above the imports. Besides:
-what the canonical form and the fingerprint of the problem take.
+FOLDER holds `virality/`. Goals: 10 million training and 1 million test pairs in 5 s and 300 MB above the imports.
+Besides: what the canonical form and the fingerprint of the problem take.
 """
 
 import resource
@@ -28,9 +28,8 @@ def main():
     began = time.perf_counter()
     canonical = problem.canonical()
     mark = canonical.fingerprint
-    print(
-        f"canonical form and fingerprint {mark[:8]}: {time.perf_counter() - began:.1f} s, {peak() - before:.0f} MB in all"
-    )
+    seconds = time.perf_counter() - began
+    print(f"canonical form and fingerprint {mark[:8]}: {seconds:.1f} s, {peak() - before:.0f} MB in all")
 
 
 if __name__ == "__main__":
