@@ -15,6 +15,7 @@ def rankbench_features():
         "gradient": "rankbench_features.hog2x2:Gradient",
         "color-patches": "rankbench_features.color_patches:ColorPatches",
         "network": "rankbench_features.network:Network",
+        "category-network": "rankbench_features.category_network:CategoryNetwork",
         "given": "rankbench_features.given:Given",
         "precomputed": "rankbench_features.precomputed:Precomputed",
     }

@@ -15,5 +15,8 @@ def rankbench_rankers():
         "attribute-votes": "rankbench_rankers.attribute_votes:AttributeVotes",
         "reference": "rankbench_rankers.reference:Reference",
         "xiao-lee": "rankbench_rankers.xiao_lee:XiaoLee",
+        "regression-cnn": "rankbench_rankers.regression_cnn:RegressionCNN",
+        "siamese": "rankbench_rankers.siamese:Siamese",
+        "viralnet": "rankbench_rankers.viralnet:ViralNet",
         "siamese-small": "rankbench_rankers.siamese_small:SiameseSmall",
     }

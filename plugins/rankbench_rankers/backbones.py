@@ -99,10 +99,15 @@ def built(name: str, weights: str, file: Path | None = None, seed: int = 0) -> n
     if weights == "imagenet":
         load(model, imagenet(name), f"torchvision's weights of {name}")
     elif weights == "file":
-        if file is None:
-            raise rankbench.DataError(f'{name}: weights = "file" needs file = "…", a state dict.')
-        load(model, read_state_dict(file), str(file))
+        load(model, read_state_dict(given(file, name)), str(file))
     return model.eval()
+
+
+def given(file: Path | None, name: str) -> Path:
+    """The file of weights. DataError where none was named."""
+    if file is None:
+        raise rankbench.DataError(f'{name}: weights = "file" needs file = "…", a state dict.')
+    return file
 
 
 def blank(name: str) -> nn.Module:
@@ -197,10 +202,17 @@ def prepared(pixels: torch.Tensor, name: str, crop: int) -> torch.Tensor:
     """(n, 3, crop, crop) float32 network input from (n, s, s, 3) uint8 RGB: the center, as the model expects."""
     edge = (pixels.shape[1] - crop) // 2
     x = pixels[:, edge : edge + crop, edge : edge + crop].permute(0, 3, 1, 2).float()
+    bgr, mean, deviation = normalisation(name)
+    x = (x - mean.to(x.device)) / deviation.to(x.device)
+    return x.flip(1) if bgr else x
+
+
+def normalisation(name: str) -> tuple[bool, torch.Tensor, torch.Tensor]:
+    """Whether a model wants BGR, and the (3, 1, 1) mean and deviation of RGB in [0, 255] that it expects."""
     if name == "caffenet":
-        return x.flip(1) - torch.tensor(CAFFE_MEAN, device=x.device)[:, None, None]
-    mean, sd = (torch.tensor(values, device=x.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_SD))
-    return (x / 255 - mean) / sd
+        return True, torch.tensor(CAFFE_MEAN[::-1])[:, None, None], torch.ones(3, 1, 1)
+    mean, deviation = (255 * torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_SD))
+    return False, mean, deviation
 
 
 class Reached(Exception):

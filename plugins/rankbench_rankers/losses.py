@@ -6,6 +6,12 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 
+def ranknet_costs(margin: Tensor, label: Tensor) -> Tensor:
+    """(n,) the terms of `ranknet_loss`, not weighted, summed or checked."""
+    target = (1 + label.to(margin.dtype)) / 2
+    return softplus(margin) - target * margin  # softplus does not overflow where exp does
+
+
 def ranknet_loss(margin: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the predicted order against the labelled one.
 
@@ -22,8 +28,7 @@ def ranknet_loss(margin: Tensor, label: Tensor, weight: Tensor | None = None) ->
         raise ValueError(f"ranknet_loss needs margin, label and weight of one shape (n,), not {shapes}.")
     if len(margin) == 0:
         raise ValueError("ranknet_loss needs at least one pair.")
-    target = (1 + label.to(margin.dtype)) / 2
-    cost = softplus(margin) - target * margin  # softplus does not overflow where exp does
+    cost = ranknet_costs(margin, label)
     if weight is None:
         return cost.mean()
     total = weight.sum()

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 import rankbench
+from rankbench_rankers.score_targets import standardised
 
 HOLDOUT_SHARE = 0.2
 
@@ -60,7 +61,7 @@ class Regression(rankbench.Ranker):
         return "features"
 
     def fit(self, images, pairs, run):
-        y, known = self._target(images)
+        y, known = standardised(images, self.target, "regression")
         x = np.asarray(run.features(images, self.features)[:], dtype=np.float64)[known]
         bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
         if len(bad):
@@ -76,27 +77,6 @@ class Regression(rankbench.Ranker):
         rows = run.features(images, self.features)
         blocks = (block.astype(np.float64) @ self.weights_ + self.intercept_ for block in rows.blocks(4096))
         return np.concatenate([np.zeros(0), *blocks])
-
-    def _target(self, images):
-        """(k,) standardised targets of the images with a finite score, and which those are."""
-        if "score" not in images.columns:
-            raise rankbench.NotApplicable(
-                "regression needs a score of each image, and this dataset has none (the column `score`)"
-            )
-        score = np.asarray(images.columns["score"], dtype=np.float64)
-        if score.ndim != 1:
-            raise rankbench.NotApplicable(f"regression needs one score an image, not shape {score.shape}")
-        known = np.isfinite(score)
-        score = score[known]
-        if len(np.unique(score)) < 2:
-            raise rankbench.DataError(
-                "regression: the training images' scores are all equal; there is nothing to predict."
-            )
-        if self.target == "rank":
-            from scipy.stats import rankdata
-
-            score = rankdata(score)
-        return (score - score.mean()) / score.std(), known
 
     def _fitted(self, x, y, strength):
         if self.method == "ridge":

@@ -1,0 +1,192 @@
+"""What networks are built on: a backbone without its last layer, as a vector, and its convolutions alone, as maps.
+
+A trunk takes pixels in [0, 255] and normalises them as its backbone expects, so that whatever lies before it (crops,
+flips, a spatial transformer) works on plain RGB.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import rankbench
+from rankbench_rankers import backbones
+
+SMALL = "small"
+SMALL_SIZE = 64  # pixels
+FOVEA = 3 / 16  # of the side
+HEADS = ("fc", "classifier", "head", "heads")  # what torchvision calls the part that ends in the last layer
+
+
+class SmallBackbone(nn.Module):
+    """Five convolutions with batch normalisation down to an eighth of the resolution: for CPUs and tests.
+
+    The maps are averaged twice: evenly, and by a Gaussian about their center. The latter lets a spatial transformer tell
+    what it looks at from what is merely in sight.
+
+    Args: width, filters of the first convolution; the next two double them, the last two keep them.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *convolution(3, width, size=5, stride=2),
+            *convolution(width, 2 * width, pool=2),
+            *convolution(2 * width, 4 * width, pool=2),
+            *convolution(4 * width, 4 * width),
+            *convolution(4 * width, 4 * width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) to (n, 8 width)."""
+        maps = self.features(x)
+        return torch.cat([maps.mean((2, 3)), (maps * fovea(maps)).sum((2, 3))], dim=1)
+
+
+def fovea(maps: Tensor) -> Tensor:
+    """(h, w) weights of sum 1 that fall off from the center, with a deviation of 3/16 of the side."""
+    profiles = []
+    for cells in maps.shape[2:]:
+        place = (torch.arange(cells, device=maps.device, dtype=maps.dtype) + 0.5) / cells - 0.5
+        profiles.append(torch.softmax(-0.5 * (place / FOVEA) ** 2, 0))
+    return profiles[0][:, None] * profiles[1]
+
+
+def convolution(narrow: int, wide: int, size: int = 3, stride: int = 1, pool: int = 1) -> list[nn.Module]:
+    """Pooling comes before normalisation, which then costs a quarter on a CPU and sees the same maxima."""
+    filters = nn.Conv2d(narrow, wide, size, stride, padding=size // 2, bias=False)
+    return [filters, *([nn.MaxPool2d(pool)] if pool > 1 else []), nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
+
+
+class Trunk(nn.Module):
+    """A part of a backbone behind the normalisation of its pixels.
+
+    Attributes: shape, of one image's output: (d,) for a vector, (c, h, w) for maps.
+    """
+
+    def __init__(self, name: str, body: nn.Module, size: int) -> None:
+        super().__init__()
+        self.body = body
+        self.flip, mean, deviation = backbones.normalisation(name)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", deviation, persistent=False)
+        self.shape = self._output(size)
+
+    def _output(self, size: int) -> tuple[int, ...]:
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            found = self(torch.zeros(1, 3, size, size))
+        self.train(training)
+        return tuple(found.shape[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) RGB in [0, 255] to (n, *shape)."""
+        x = (x - self.mean) / self.deviation
+        return self.body(x.flip(1) if self.flip else x)
+
+
+def input_size(name: str) -> int:
+    """Pixels of the square a backbone sees where nothing else is said."""
+    if name == SMALL:
+        return SMALL_SIZE
+    return 227 if name in ("alexnet", "caffenet") else backbones.crop_size(name)
+
+
+def backbone(name: str, weights: str, file: Path | None, seed: int, width: int) -> nn.Module:
+    """A whole backbone. DataError for an unknown one, MissingData for weights that are not there."""
+    if name != SMALL:
+        return backbones.built(name, weights, file, seed).train()
+    if weights == "imagenet":
+        raise rankbench.DataError('backbone "small" has no ImageNet weights: give weights = "random" or a file.')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = SmallBackbone(width)
+    if weights == "file":
+        backbones.load(model, backbones.read_state_dict(backbones.given(file, name)), str(file))
+    return model
+
+
+def vector(model: nn.Module, name: str, size: int) -> Trunk:
+    """The backbone without its last layer: fc7 of AlexNet, VGG-16 and CaffeNet (with their dropout), else what the
+    last linear layer reads."""
+    if name != SMALL:
+        model = headless(model, name)
+    return Trunk(name, model, size)
+
+
+def headless(model: nn.Module, name: str) -> nn.Module:
+    """The model with its last linear layer replaced by nothing."""
+    if hasattr(model, "aux_logits"):  # googlenet and inception_v3 have side exits for training
+        model.aux_logits = False
+        for side in ("aux1", "aux2", "AuxLogits"):
+            setattr(model, side, None)
+    if name.startswith("squeezenet"):  # ends in a convolution to classes
+        model.classifier = nn.Sequential(nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1))
+        return model
+    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or not (name == "caffenet" or linear[-1].split(".")[0] in HEADS):
+        raise rankbench.DataError(f"backbone {name!r} has no last linear layer that could be taken off.")
+    parent, _, last = linear[-1].rpartition(".")
+    # Caffe drops out after fc6 and fc7; torchvision's alexnet before them, so that fc7 lacks one before a new layer
+    setattr(model.get_submodule(parent), last, nn.Dropout(0.5) if name == "alexnet" else nn.Identity())
+    return model
+
+
+def maps(model: nn.Module, name: str, size: int) -> Trunk:
+    """The convolutions alone, through the last pooling that keeps a grid: (c, h, w). pool5 of AlexNet and CaffeNet."""
+    return Trunk(name, convolutions(model, name, size), size)
+
+
+def convolutions(model: nn.Module, name: str, size: int) -> nn.Module:
+    if name == SMALL:
+        return model.features
+    if name == "caffenet":
+        parts = list(model.named_children())
+        return nn.Sequential(*[part for _, part in parts[: [label for label, _ in parts].index("fc6")]])
+    if name.startswith(("alexnet", "vgg")):
+        return nn.Sequential(model.features, model.avgpool)
+    if name.startswith(("vit", "swin", "maxvit")):
+        raise rankbench.DataError(f"backbone {name!r} has no convolutional maps; a localisation network needs some.")
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    node = last_grid(model, name, size)
+    extractor = create_feature_extractor(model, {node: "maps"})
+    return nn.Sequential(extractor, Named("maps"))
+
+
+class Named(nn.Module):
+    """One of the outputs of a module that gives several by name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, outputs: dict[str, Tensor]) -> Tensor:
+        return outputs[self.name]
+
+
+def last_grid(model: nn.Module, name: str, size: int) -> str:
+    """The last child module of the model whose output is a grid of more than one cell."""
+    found: list[str] = []
+    handles = [
+        child.register_forward_hook(
+            lambda _module, _inputs, output, label=label: found.append(label) if is_grid(output) else None
+        )
+        for label, child in model.named_children()
+    ]
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    model.train()
+    if not found:
+        raise rankbench.DataError(f"backbone {name!r} leaves no grid of {size} pixels; give a larger size.")
+    return found[-1]
+
+
+def is_grid(output: object) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] > 1
