@@ -94,17 +94,20 @@ class File(str):
 
 @dataclass(frozen=True)
 class Resources:
-    """What one cell takes: GPUs (0 or 1) and CPU threads. A benchmark's `threads` overrides the latter.
+    """What one cell takes: GPUs and CPU threads. A benchmark's `threads` overrides the latter.
 
-    `gpu = 1` means: use one if there is one. Where there is none the cell runs on the CPU.
+    `gpu = 1` means: use one if there is one, and so on: a cell gets as many as there are up to this number. Where there
+    is none it runs on the CPU.
     """
 
-    gpu: Literal[0, 1] = 0
+    gpu: int = 0
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.gpu not in (0, 1) or self.threads < 1:
-            raise DataError(f"resources: gpu is 0 or 1 and threads at least 1, not {self.gpu} and {self.threads}.")
+        if self.gpu < 0 or self.threads < 1:
+            raise DataError(
+                f"resources: gpu is not negative and threads at least 1, not {self.gpu} and {self.threads}."
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------- run

@@ -220,6 +220,7 @@ class Runner:
             "threads": cell.threads,
             "fingerprint": cell.parts["problem"],
             "device": "cuda" if cell.gpu and gpus else "cpu",
+            "gpus": cell.gpu,
             "gpu": None,
             "timeout": cell.timeout,
             "folder": str(options.cache_root / "running" / f"{cell.key}-{edit_of(cell.sources)[:12]}"),

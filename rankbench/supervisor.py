@@ -60,7 +60,7 @@ class Slots:
         """One after another in this process."""
         try:
             for task in self.tasks:
-                gpu = self.gpus[0] if task["device"] == "cuda" else None
+                gpu = joined(self.gpus[: self._wanted(task)])
                 self.progress.started(task["title"], task["about"]["row"])
                 record = execute(shop, {**task, "gpu": gpu}, self._heard)
                 self._finished(task, record["status"], record.get("error", {}).get("message", ""))
@@ -93,7 +93,7 @@ class Slots:
 
     def _hand_out(self, pool: concurrent.futures.Executor) -> None:
         threads, gpus = self.threads, list(self.gpus)
-        running: dict[concurrent.futures.Future[None], tuple[int, str | None]] = {}
+        running: dict[concurrent.futures.Future[None], tuple[int, list[str]]] = {}
         interrupted = False
         while self.tasks or running or (self.later and not interrupted):
             try:
@@ -104,16 +104,17 @@ class Slots:
                     if not threads:
                         break
                     cost = min(task["threads"], self.threads)
-                    if cost > threads or (task["device"] == "cuda" and not gpus):
+                    wanted = self._wanted(task)
+                    if cost > threads or wanted > len(gpus):
                         continue
                     self.tasks.remove(task)
-                    gpu = gpus.pop(0) if task["device"] == "cuda" else None
+                    own, gpus = gpus[:wanted], gpus[wanted:]
                     threads -= cost
-                    running[pool.submit(self._one, {**task, "gpu": gpu})] = (cost, gpu)
+                    running[pool.submit(self._one, {**task, "gpu": joined(own)})] = (cost, own)
                 for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
-                    cost, gpu = running.pop(future)
+                    cost, own = running.pop(future)
                     threads += cost
-                    gpus += [gpu] if gpu is not None else []
+                    gpus = [gpu for gpu in self.gpus if gpu in (*gpus, *own)]
                     future.result()
             except KeyboardInterrupt:
                 if interrupted:
@@ -124,6 +125,10 @@ class Slots:
                 )
         if interrupted:
             raise KeyboardInterrupt
+
+    def _wanted(self, task: Task) -> int:
+        """GPUs a task takes: those it asks for, as far as there are so many."""
+        return min(task["gpus"], len(self.gpus)) if task["device"] == "cuda" else 0
 
     def _one(self, task: Task) -> None:
         worker = self._worker(task)
@@ -208,6 +213,11 @@ class WorkerLost(Exception):
         super().__init__(message)
         self.kind, self.phase, self.log, self.began, self.memory = kind, phase, log, began, memory
         self.ended = time.time()
+
+
+def joined(gpus: Sequence[str]) -> str | None:
+    """Ids of a task's GPUs, as CUDA_VISIBLE_DEVICES has them; None where it has none."""
+    return ",".join(gpus) or None
 
 
 class Worker:

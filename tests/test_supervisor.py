@@ -192,6 +192,18 @@ def test_never_more_gpu_cells_than_gpus(tiny):
     assert {note["gpu"] for note in tiny.notes("fitted") if not note["gpu"]} == {""}
 
 
+def test_a_cell_gets_as_many_gpus_as_it_wants_and_there_are(tiny):
+    rows = {"two": {"name": "steady", "gpu": 2, "seconds": 0.1}, "nine": {"name": "steady", "gpu": 9}}
+    result = tiny.run(rows, seeds=range(2), jobs=4, device="auto", gpus=["0", "1", "2"])
+    assert {cell.status for cell in result.cells} == {"done"}
+    fitted = tiny.notes("fitted")
+    assert sorted(len(note["gpu"].split(",")) for note in fitted) == [2, 2, 3, 3]
+    assert most_at_once(fitted) == 1, "two and two are more than three"
+    assert {record["gpu"] for _, record in tiny.store.records() if record["row"] == "nine"} == {"0,1,2"}
+    with pytest.raises(rankbench.DataError, match="gpu is not negative"):
+        rankbench.Resources(gpu=-1)
+
+
 def test_a_gpu_cell_runs_on_the_cpu_where_there_is_none_under_the_same_key(tiny):
     rows = {"gpu": {"name": "steady", "gpu": 1}}
     here = only(tiny.run(rows, device="auto", gpus=[]))
