@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import TinyRuns, environment, only
 
+import rankbench
 from rankbench.errors import RankbenchError
 from rankbench.supervisor import Worker
 
