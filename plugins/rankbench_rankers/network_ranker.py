@@ -19,7 +19,8 @@ class NetworkRanker(rankbench.Ranker):
     """A network that scores images, trained by `rankbench_rankers.training`.
 
     Args:
-        backbone: "alexnet", "caffenet", "vgg16", any classification model of torchvision, or "small", a few
+        backbone: "alexnet", "caffenet", "vgg16", any classification model of torchvision, or "small" or
+            "small-foveal", a few
             convolutions for CPUs.
         weights: what the backbone starts from: "imagenet" (torchvision's, from its cache or downloaded), "random" or
             "file".
@@ -111,7 +112,7 @@ class NetworkRanker(rankbench.Ranker):
     @property
     def notes(self) -> tuple[str, ...]:
         """Random weights of what is published with others, and what happened in training."""
-        random = self.weights == "random" and self.backbone != "small"
+        random = self.weights == "random" and not self.backbone.startswith("small")
         own = [f"{self.backbone}: trained from random weights"] if random else []
         return (*own, *self._remarks)
 
@@ -296,7 +297,9 @@ def ordered_right(held: rankbench.Pairs, rng: np.random.Generator) -> Any:
     if len(pairs) > JUDGED:
         pairs = pairs.take(np.sort(rng.permutation(len(pairs))[:JUDGED]))
     rows = np.unique(np.concatenate([pairs.left, pairs.right]))
-    return Validation(rows, OrderedRight(*(np.searchsorted(rows, side) for side in (pairs.left, pairs.right)), pairs.label))
+    return Validation(
+        rows, OrderedRight(*(np.searchsorted(rows, side) for side in (pairs.left, pairs.right)), pairs.label)
+    )
 
 
 @dataclass

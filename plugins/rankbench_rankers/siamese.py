@@ -25,5 +25,3 @@ class Siamese(PairNetworkRanker):
         from rankbench_rankers.networks import PlainNetwork
 
         return PlainNetwork(self.trunk(), 1, supplement)
-
-

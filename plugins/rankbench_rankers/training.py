@@ -9,12 +9,13 @@ network, all exchange what came out, and each computes the loss of the whole bat
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,9 +118,9 @@ class Job:
 
 @dataclass
 class Trained:
-    """What training ends with: weights, and what should be said of them."""
+    """What training ends with: weights, and what should be said of them. Arrays, as shared tensors die with a process."""
 
-    state: dict[str, Tensor]
+    state: dict[str, np.ndarray]
     remarks: list[str]
     curves: list[tuple[int, dict[str, float]]]
 
@@ -138,17 +139,23 @@ def train(job: Job, device: str, processes: int, log: Log) -> list[str]:
         trained = Trainer(job, fabric, log).run()
     else:
         fabric = Fabric(accelerator=accelerator, devices=processes, strategy="ddp_spawn", precision=precision)
-        trained = fabric.launch(one_of_several, job)
+        trained = fabric.launch(OneOfSeveral(job))
         for step, numbers in trained.curves:
             log(step, **numbers)
-    job.network.load_state_dict(trained.state)
+    job.network.load_state_dict({name: torch.from_numpy(value) for name, value in trained.state.items()})
     return trained.remarks
 
 
-def one_of_several(fabric: Any, job: Job) -> Trained:
-    """What each of several processes does; the first one's result is taken."""
-    torch.set_num_threads(max(1, job.threads // fabric.world_size))
-    return Trainer(job, fabric, lambda step, **numbers: None).run()
+class OneOfSeveral:
+    """What each of several processes does; the first one's result is taken. (Fabric would take a mere argument apart.)"""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self, fabric: Any) -> Trained:
+        torch.set_num_threads(max(1, self.job.threads // fabric.world_size))
+        job = replace(self.job, network=copy.deepcopy(self.job.network))  # tensors come shared between the processes
+        return Trainer(job, fabric, lambda step, **numbers: None).run()
 
 
 class Trainer:
@@ -178,7 +185,7 @@ class Trainer:
                 if not self._after():
                     break
         state = self.best_state or {name: value.cpu() for name, value in self.job.network.state_dict().items()}
-        return Trained({name: value.clone() for name, value in state.items()}, self.remarks, self.curves)
+        return Trained({name: value.numpy().copy() for name, value in state.items()}, self.remarks, self.curves)
 
     # -- before the first step
 
@@ -241,20 +248,23 @@ class Trainer:
         """One step of the optimizer; where a GPU's memory runs out, once more in two halves."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.recipe.factor(self.step)
-        try:
-            self._step(batch, views, supplement)
-        except torch.OutOfMemoryError as error:
-            if self.parts > 1 or self.fabric.world_size > 1 or len(batch) < 2:
-                raise rankbench.RankbenchError(
-                    f"{self.job.who}: the {self.device.type}'s memory does not suffice for half a batch of "
-                    f"{len(batch)}. Lower batch_size or size."
-                ) from error
-            self.parts = 2
-            self.remarks.append("memory ran out: each batch was computed in two halves")
-            self.optimizer.zero_grad()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self._step(batch, views, supplement)
+        while True:
+            try:
+                return self._step(batch, views, supplement)
+            except torch.OutOfMemoryError as error:
+                self._halve(batch, error)
+
+    def _halve(self, batch: Batch, error: BaseException) -> None:
+        """From now on batches are computed in two parts. RankbenchError where that was tried already."""
+        if self.parts > 1 or self.fabric.world_size > 1 or len(batch) < 2:
+            raise rankbench.RankbenchError(
+                f"{self.job.who}: the {self.device.type}'s memory does not suffice for half a batch of {len(batch)}. "
+                "Lower batch_size or size."
+            ) from error
+        self.parts = 2
+        self.remarks.append("memory ran out: each batch was computed in two halves")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _step(self, batch: Batch, views: list[Tensor], supplement: Tensor | None) -> None:
         torch.manual_seed(mixed(self.job.seed, self.step, self.fabric.global_rank))  # dropout

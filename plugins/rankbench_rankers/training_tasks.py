@@ -99,18 +99,18 @@ class SampledPairs(Task):
 
     def __init__(self, pairs: rankbench.Pairs, batch_size: int, seed: int) -> None:
         super().__init__(len(pairs), batch_size, seed)
-        self.pairs = pairs
+        self._sides, self._labels = (pairs.left, pairs.right), np.array(pairs.label)
+        self._weights = None if pairs.weight is None else pairs.weight.astype(np.float32)
 
     def rows(self, items: np.ndarray) -> np.ndarray:
-        return np.stack([self.pairs.left[items], self.pairs.right[items]], axis=1)
+        return np.stack([side[items] for side in self._sides], axis=1)
 
     def prepare(self, device: torch.device) -> None:
-        self._label = torch.from_numpy(np.array(self.pairs.label)).to(device)
-        weight = self.pairs.weight
-        self._weight = None if weight is None else torch.from_numpy(weight.astype(np.float32)).to(device)
+        self._label = torch.from_numpy(self._labels).to(device)
+        self._weight = None if self._weights is None else torch.from_numpy(self._weights).to(device)
 
     def weight(self, batch: Batch) -> float:
-        return float(len(batch) if self.pairs.weight is None else self.pairs.weight[batch.items].sum())
+        return float(len(batch) if self._weights is None else self._weights[batch.items].sum())
 
     def costs(self, values: Tensor, batch: Batch) -> Tensor:
         items = torch.from_numpy(batch.items).to(values.device)
@@ -146,8 +146,8 @@ class AllPairs(Task):
     def costs(self, values: Tensor, batch: Batch) -> Tensor:
         device, scores = values.device, values[:, 0]
         self._latest[torch.from_numpy(batch.rows[:, 0]).to(device)] = scores.detach()
-        own, at = (torch.from_numpy(places) for places in self.partners.of(batch.items))
-        margin = scores[own.to(device)] - self._latest[torch.from_numpy(self.partners.other[at]).to(device)]
+        own, at = self.partners.of(batch.items)
+        margin = scores[torch.from_numpy(own).to(device)] - self._latest[torch.from_numpy(self.partners.other[at]).to(device)]
         costs = ranknet_costs(margin, torch.from_numpy(self.partners.label[at]).to(device))
         if self.partners.weight is not None:
             costs = costs * torch.from_numpy(self.partners.weight[at]).to(device)

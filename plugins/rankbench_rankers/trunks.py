@@ -14,35 +14,38 @@ from torch import Tensor, nn
 import rankbench
 from rankbench_rankers import backbones
 
-SMALL = "small"
-SMALL_SIZE = 64  # pixels
+SMALL = {"small": 96, "small-foveal": 64}  # pixels they see where nothing else is said
 FOVEA = 3 / 16  # of the side
 HEADS = ("fc", "classifier", "head", "heads")  # what torchvision calls the part that ends in the last layer
 
 
 class SmallBackbone(nn.Module):
-    """Five convolutions with batch normalisation down to an eighth of the resolution: for CPUs and tests.
+    """Five convolutions with batch normalisation, for CPUs and tests; what they give is pooled in two ways.
 
-    The maps are averaged twice: evenly, and by a Gaussian about their center. The latter lets a spatial transformer tell
-    what it looks at from what is merely in sight.
+    The plain one goes down to a sixteenth of the resolution and pools by mean (how much there is of a pattern) and
+    maximum (whether it is anywhere). The foveal one stops at an eighth and pools evenly and by a Gaussian about the
+    center, so that a spatial transformer is rewarded for what it looks at and not for what is merely in sight.
 
-    Args: width, filters of the first convolution; the next two double them, the last two keep them.
+    Args: width, filters of the first convolution, doubled by the next ones; foveal.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, foveal: bool) -> None:
         super().__init__()
+        self.foveal = foveal
+        wide = (4 if foveal else 8) * width
         self.features = nn.Sequential(
-            *convolution(3, width, size=5, stride=2),
+            *convolution(3, width, size=5, stride=2, pool=1 if foveal else 2),
             *convolution(width, 2 * width, pool=2),
             *convolution(2 * width, 4 * width, pool=2),
-            *convolution(4 * width, 4 * width),
-            *convolution(4 * width, 4 * width),
+            *convolution(4 * width, wide),
+            *convolution(wide, wide),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, s, s) to (n, 8 width)."""
+        """(n, 3, s, s) to (n, 16 width), or (n, 8 width) if foveal."""
         maps = self.features(x)
-        return torch.cat([maps.mean((2, 3)), (maps * fovea(maps)).sum((2, 3))], dim=1)
+        second = (maps * fovea(maps)).sum((2, 3)) if self.foveal else maps.amax((2, 3))
+        return torch.cat([maps.mean((2, 3)), second], dim=1)
 
 
 def fovea(maps: Tensor) -> Tensor:
@@ -90,20 +93,20 @@ class Trunk(nn.Module):
 
 def input_size(name: str) -> int:
     """Pixels of the square a backbone sees where nothing else is said."""
-    if name == SMALL:
-        return SMALL_SIZE
+    if name in SMALL:
+        return SMALL[name]
     return 227 if name in ("alexnet", "caffenet") else backbones.crop_size(name)
 
 
 def backbone(name: str, weights: str, file: Path | None, seed: int, width: int) -> nn.Module:
     """A whole backbone. DataError for an unknown one, MissingData for weights that are not there."""
-    if name != SMALL:
+    if name not in SMALL:
         return backbones.built(name, weights, file, seed).train()
     if weights == "imagenet":
-        raise rankbench.DataError('backbone "small" has no ImageNet weights: give weights = "random" or a file.')
+        raise rankbench.DataError(f'backbone "{name}" has no ImageNet weights: give weights = "random" or a file.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SmallBackbone(width)
+        model = SmallBackbone(width, name == "small-foveal")
     if weights == "file":
         backbones.load(model, backbones.read_state_dict(backbones.given(file, name)), str(file))
     return model
@@ -112,7 +115,7 @@ def backbone(name: str, weights: str, file: Path | None, seed: int, width: int) 
 def vector(model: nn.Module, name: str, size: int) -> Trunk:
     """The backbone without its last layer: fc7 of AlexNet, VGG-16 and CaffeNet (with their dropout), else what the
     last linear layer reads."""
-    if name != SMALL:
+    if name not in SMALL:
         model = headless(model, name)
     return Trunk(name, model, size)
 
@@ -141,7 +144,7 @@ def maps(model: nn.Module, name: str, size: int) -> Trunk:
 
 
 def convolutions(model: nn.Module, name: str, size: int) -> nn.Module:
-    if name == SMALL:
+    if name in SMALL:
         return model.features
     if name == "caffenet":
         parts = list(model.named_children())

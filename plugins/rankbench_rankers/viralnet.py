@@ -127,7 +127,9 @@ class ViralNet(PairNetworkRanker):
 
         framing = self.framing()
         where = torch.from_numpy(self._applied(images, run, False, "locate"))  # (n, scales, 3)
-        labels = ["crop"] if self.scales == 1 else [f"crop at 1/{factor}" if factor > 1 else "crop" for factor in SHRINK]
+        labels = (
+            ["crop"] if self.scales == 1 else [f"crop at 1/{factor}" if factor > 1 else "crop" for factor in SHRINK]
+        )
         middle = framing.fixed(False)[0][0]
         offset = torch.tensor([middle[1], middle[0], middle[1], middle[0]])
         found = [(boxes(one) * framing.side + offset) / framing.stored for one in where.unbind(1)]

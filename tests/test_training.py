@@ -1,0 +1,451 @@
+"""The training engine: optimisers, batches, resuming, several processes, memory, best weights; views and supplies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from simple_run import SimpleRows
+from torch import nn
+
+import rankbench
+from rankbench_rankers import image_supply, training, trunks
+from rankbench_rankers.image_views import Framing
+from rankbench_rankers.networks import PlainNetwork
+from rankbench_rankers.training import Job, Recipe, Validation, train
+from rankbench_rankers.training_tasks import AllPairs, Classification, SampledPairs, ScoreRegression
+
+TESTS = Path(__file__).parent
+
+
+class TinyTrunk(nn.Module):
+    """Mean color through one layer with dropout: no normalisation over the batch, so that parts of it add up."""
+
+    shape = (8,)
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.layer, self.drop = nn.Linear(3, 8), nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.drop(torch.tanh(self.layer(x.mean((2, 3)) / 128 - 1)))
+
+
+def tiny_network(dropout=0.0, outputs=1, seed=0):
+    torch.manual_seed(seed)
+    return PlainNetwork(TinyTrunk(dropout), outputs)
+
+
+def pictures(count=24, side=20, seed=0):
+    rng = np.random.default_rng(seed)
+    return SimpleRows(
+        (rng.integers(0, 200, (count, 1, 1, 3)) + rng.integers(0, 56, (count, side, side, 3))).astype(np.uint8)
+    )
+
+
+def all_pairs(count=24, seed=0):
+    score = np.random.default_rng(seed).permutation(count)
+    left, right = np.triu_indices(count, 1)
+    return rankbench.Pairs(left, right, np.sign(score[left] - score[right]))
+
+
+FRAMING = Framing(16, 20, 16, (0, 1))
+
+
+def job(network=None, steps=20, task=None, folder=None, **recipe):
+    chosen = {"name": "paper", "steps": steps, "learning_rate": 0.05, "weight_decay": 5e-4, **recipe}
+    return Job(
+        network=network or tiny_network(0.3),
+        images=pictures(),
+        task=task or SampledPairs(all_pairs(), 8, 0),
+        recipe=Recipe(**chosen),
+        framing=FRAMING,
+        seed=3,
+        who="tiny",
+        threads=1,
+        folder=folder,
+    )
+
+
+def curve():
+    points = []
+    return points, lambda step, **numbers: points.append((step, numbers))
+
+
+def weights(network):
+    return torch.cat([value.detach().ravel() for value in network.state_dict().values()])
+
+
+# ------------------------------------------------------------------------------------------------------ optimisers
+
+
+def test_the_damped_optimiser_follows_the_written_out_update():
+    """v ← 0.9 v + 0.1 g, the first step v = g; g with weight decay on everything. methods.md 3.1."""
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    bias = nn.Parameter(torch.tensor([0.5]))
+    recipe = Recipe("paper", 10, 0.1, 5e-4, {"localiser": 0.1})
+    optimizer = recipe.optimizer({"trunk": [weight], "localiser": [bias]})
+    w, b, vw, vb = weight.detach().clone(), bias.detach().clone(), None, None
+    for step in range(6):
+        optimizer.zero_grad()
+        ((weight * (step + 1)).sin().sum() + (bias**3).sum()).backward()
+        optimizer.step()
+        gw, gb = (step + 1) * torch.cos(w * (step + 1)) + 5e-4 * w, 3 * b**2 + 5e-4 * b
+        vw, vb = (gw, gb) if vw is None else (0.9 * vw + 0.1 * gw, 0.9 * vb + 0.1 * gb)
+        w, b = w - 0.1 * vw, b - 0.01 * vb
+        torch.testing.assert_close(weight.detach(), w)
+        torch.testing.assert_close(bias.detach(), b)
+
+
+def test_recipes_differ_in_damping_schedule_and_decay():
+    network = trunks.SmallBackbone(4, False)
+    groups = {"trunk": list(network.parameters())}
+    damped, plain = (Recipe(name, 100, 1e-3, 5e-4).optimizer(groups) for name in ("paper", "sgd"))
+    assert [one.param_groups[0]["dampening"] for one in (damped, plain)] == [0.9, 0.0]
+    modern = Recipe("modern", 100, 1e-3, 0.05)
+    parts = modern.optimizer(groups).param_groups
+    assert [(part["weight_decay"], {p.ndim for p in part["params"]}) for part in parts] == [(0.05, {4}), (0.0, {1})]
+    factors = np.array([modern.factor(step) for step in range(100)])
+    assert factors.argmax() == 20
+    assert factors[20] == pytest.approx(1, abs=1e-3)
+    assert factors[0] < 0.05
+    assert factors[99] < 0.01
+    assert {damped.param_groups[0]["peak"] * Recipe("paper", 9, 1, 0).factor(k) for k in range(9)} == {1e-3}
+
+
+# ----------------------------------------------------------------------------------------------------------- tasks
+
+
+def test_an_epoch_of_pairs_has_every_pair_once_and_a_new_order():
+    pairs = all_pairs(9)
+    task = SampledPairs(pairs, 5, 1)
+    first, second = (
+        np.concatenate([task.batch(task.batches * e + k).items for k in range(task.batches)]) for e in (0, 1)
+    )
+    assert sorted(first) == sorted(second) == list(range(36))
+    assert first.tolist() != second.tolist()
+    assert [len(task.batch(k)) for k in range(task.batches)] == [5] * 7 + [1], "the last batch is kept"
+    assert np.array_equal(task.batch(3).rows, np.stack([pairs.left, pairs.right], 1)[task.batch(3).items])
+
+
+def test_costs_of_pairs_are_ranknet_weighted_and_add_up_over_parts():
+    pairs = rankbench.Pairs([0, 1, 2], [1, 2, 0], [1, -1, 0], [1.0, 2.0, 0.5])
+    task = SampledPairs(pairs, 3, 0)
+    task.prepare(torch.device("cpu"))
+    batch, scores = task.batch(0), torch.tensor([0.3, -1.0, 2.0])
+    margin = scores[[0, 1, 2]] - scores[[1, 2, 0]]
+    target = torch.tensor([1.0, 0.0, 0.5])
+    expected = (torch.nn.functional.softplus(margin) - target * margin) @ torch.tensor([1.0, 2.0, 0.5])
+    whole = task.costs(scores[batch.rows], batch)
+    parts = sum(task.costs(scores[part.rows], part) for part in batch.parts(2))
+    assert whole.item() == pytest.approx(expected.item())
+    assert parts.item() == pytest.approx(expected.item())
+    assert task.weight(batch) == 3.5
+    assert len(batch.parts(9)) == 3
+
+
+def test_all_pairs_of_all_images_cost_what_the_pairs_cost_twice_and_pull_alike():
+    pairs = all_pairs(7)
+    task = AllPairs(pairs, 9, 7, 0)
+    task.prepare(torch.device("cpu"))
+    batch = task.batch(0)
+    scores = torch.randn(9, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    cost = task.costs(scores[batch.rows], batch)
+    margin = scores[np.array(pairs.left)] - scores[np.array(pairs.right)]
+    plain = torch.nn.functional.softplus(-margin * torch.from_numpy(np.array(pairs.label))).sum()
+    assert cost.item() == pytest.approx(2 * plain.item(), rel=1e-5)
+    assert task.weight(batch) == 2 * len(pairs)
+    (one,), (two,) = torch.autograd.grad(cost, scores), torch.autograd.grad(plain, scores)
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)  # a constant partner: half of twice
+
+
+def test_all_pairs_hold_images_outside_the_batch_at_their_latest_score():
+    task = AllPairs(rankbench.Pairs([0], [1], [1]), 2, 1, 0)
+    task.prepare(torch.device("cpu"))
+    first, second = task.batch(0), task.batch(1)
+    assert {*first.rows.ravel(), *second.rows.ravel()} == {0, 1}
+    sign = 1 if first.rows[0, 0] == 0 else -1
+    assert task.costs(torch.tensor([[2.0]]), first).item() == pytest.approx(np.log1p(np.exp(-2.0 * sign)))
+    assert task.costs(torch.tensor([[0.5]]), second).item() == pytest.approx(np.log1p(np.exp(-1.5 * sign)))
+    twin = AllPairs(rankbench.Pairs([0], [1], [1]), 2, 1, 0)
+    twin.prepare(torch.device("cpu"))
+    twin.load(task.state())
+    assert torch.equal(twin.state()["latest"], task.state()["latest"])
+
+
+def test_regression_and_classification_costs():
+    task = ScoreRegression(np.array([4, 7]), np.array([1.0, -1.0]), 2, 0)
+    batch = task.batch(0)
+    assert sorted(batch.rows.ravel()) == [4, 7]
+    assert task.costs(torch.zeros(2, 1), batch).item() == pytest.approx(2.0)
+    kinds = Classification(np.arange(4), np.array([0, 0, 0, 1]), 4, 0)
+    batch = kinds.batch(0)
+    assert kinds.weight(batch) == pytest.approx(4.0)
+    logits = torch.zeros(4, 1, 2)
+    assert kinds.costs(logits, batch).item() / kinds.weight(batch) == pytest.approx(np.log(2))
+    sure = logits.clone()
+    sure[:, 0, 0] = 50  # always the common category: half of the weight is wrong
+    assert kinds.costs(sure, batch).item() / kinds.weight(batch) == pytest.approx(25)
+
+
+# ------------------------------------------------------------------------------------------------------ the engine
+
+
+def test_the_same_seed_trains_bit_for_bit_and_another_does_not():
+    found = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(os.getpid() + len(found))  # nothing hangs on the global generator
+        one = job(tiny_network(0.3, seed=0))
+        one.seed = seed
+        train(one, "cpu", 1, lambda step, **numbers: None)
+        found.append(weights(one.network))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_training_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    one = job(tiny_network(0.3))
+    torch.manual_seed(5)
+    train(one, "cpu", 1, lambda step, **numbers: None)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("kind", ["sampled", "all"])
+def test_the_loss_falls_and_the_curve_counts_steps(kind):
+    task = SampledPairs(all_pairs(), 8, 0) if kind == "sampled" else AllPairs(all_pairs(), 24, 8, 0)
+    points, log = curve()
+    train(job(tiny_network(), 60, task, name="modern"), "cpu", 1, log)
+    losses = [numbers["loss"] for _, numbers in points]
+    assert [step for step, _ in points] == list(range(1, 61))
+    assert losses[-1] < losses[0]
+
+
+class Killed(Exception):
+    """Stands in for a kill."""
+
+
+@pytest.mark.parametrize(("at", "name"), [(1, "paper"), (7, "modern"), (19, "paper")])
+def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, at, name):
+    make = lambda folder: job(  # noqa: E731
+        tiny_network(0.3), 20, AllPairs(all_pairs(), 24, 5, 0), folder, name=name, checkpoint_seconds=0.0
+    )
+    held = Validation(np.arange(6), lambda scores: float(-abs(scores).sum()))
+    straight, points = make(None), curve()
+    straight.validation = held
+    straight.recipe = replace(straight.recipe, validate_every=4)
+    train(straight, "cpu", 1, points[1])
+
+    def dying(step, **numbers):
+        if step > at:
+            raise Killed
+
+    points_again, whole = curve()
+    for log in (dying, whole):
+        one = make(tmp_path)
+        one.validation, one.recipe = held, replace(straight.recipe, checkpoint_seconds=0.0)
+        if log is whole:
+            assert (tmp_path / "checkpoint.pt").exists()
+            train(one, "cpu", 1, log)
+        else:
+            with pytest.raises(Killed):
+                train(one, "cpu", 1, log)
+    assert torch.equal(weights(one.network), weights(straight.network))
+    assert points_again == points[0]
+
+
+def test_a_damaged_checkpoint_costs_the_work_and_nothing_else(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+    one, two = job(tiny_network(), folder=tmp_path), job(tiny_network())
+    for each in (one, two):
+        train(each, "cpu", 1, lambda step, **numbers: None)
+    assert torch.equal(weights(one.network), weights(two.network))
+
+
+KILLED = """
+import sys, torch
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_training import SampledPairs, all_pairs, job, tiny_network, weights
+from rankbench_rankers.training import train
+torch.set_num_threads(1)
+one = job(tiny_network(0.3), 3000, SampledPairs(all_pairs(), 8, 0), Path(sys.argv[1]), checkpoint_seconds=0.05)
+train(one, "cpu", 1, lambda step, **numbers: print(step, flush=True))
+torch.save(weights(one.network), Path(sys.argv[1]) / "end.pt")
+"""
+
+
+def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path):
+    ends = []
+    for kill in (True, False):
+        folder = tmp_path / str(kill)
+        folder.mkdir()
+        command = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
+        if kill:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            deadline = time.time() + 60
+            while not (folder / "checkpoint.pt").exists():
+                assert time.time() < deadline
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert not (folder / "end.pt").exists()
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        ends.append(torch.load(folder / "end.pt"))
+        assert done.stdout.split()[-1] == "3000"
+    assert torch.equal(*ends)
+
+
+def test_two_processes_give_the_loss_and_the_weights_of_one():
+    found = []
+    for processes in (1, 2):
+        points, log = curve()
+        one = job(tiny_network(), 12, SampledPairs(all_pairs(), 7, 0))  # 7 pairs: shares of 4 and 3
+        train(one, "cpu", processes, log)
+        found.append((weights(one.network), [numbers["loss"] for _, numbers in points]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+    assert len(found[0][1]) == 12
+
+
+class Hungry(TinyTrunk):
+    """Memory for so many images at once."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def forward(self, x):
+        if self.training and len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+def test_where_memory_runs_out_batches_are_computed_in_halves_once_and_the_remarks_say_so():
+    plain = job(tiny_network(), 10)
+    train(plain, "cpu", 1, lambda step, **numbers: None)
+    torch.manual_seed(0)
+    hungry = job(PlainNetwork(Hungry(8)), 10)
+    remarks = train(hungry, "cpu", 1, lambda step, **numbers: None)
+    assert remarks == ["memory ran out: each batch was computed in two halves"]
+    torch.testing.assert_close(weights(hungry.network), weights(plain.network), rtol=1e-5, atol=1e-6)
+    with pytest.raises(rankbench.RankbenchError, match="memory does not suffice for half a batch of 8"):
+        train(job(PlainNetwork(Hungry(4)), 10), "cpu", 1, lambda step, **numbers: None)
+
+
+def test_a_loss_that_is_no_number_names_step_and_rate():
+    class Broken(TinyTrunk):
+        calls = 0
+
+        def forward(self, x):
+            type(self).calls += 1
+            return super().forward(x) * (float("nan") if self.calls == 33 else 1)
+
+    with pytest.raises(
+        rankbench.RankbenchError, match=r"tiny: the loss is nan at step 32, at learning rate 0.05. Lower"
+    ):
+        train(job(PlainNetwork(Broken()), 2000), "cpu", 1, lambda step, **numbers: None)
+
+
+def test_the_best_weights_on_held_out_images_are_kept_and_patience_ends_training():
+    values = iter([0.2, 0.9, 0.5, 0.4, 0.3, 0.2])
+    kept = []
+    one = job(tiny_network(), 60, validate_every=10, patience=3)
+
+    def judge(scores):
+        kept.append(weights(one.network).clone())
+        return next(values)
+
+    one.validation = Validation(np.arange(5), judge)
+    points, log = curve()
+    train(one, "cpu", 1, log)
+    assert torch.equal(weights(one.network), kept[1])
+    found = [(step, numbers["validation"]) for step, numbers in points if "validation" in numbers]
+    assert found == [(10, 0.2), (20, 0.9), (30, 0.5), (40, 0.4), (50, 0.3)]
+
+
+def test_bfloat16_trains_and_keeps_weights_in_float32():
+    one = job(tiny_network(), 30, precision="bfloat16")
+    points, log = curve()
+    train(one, "cpu", 1, log)
+    assert weights(one.network).dtype == torch.float32
+    assert points[-1][1]["loss"] < points[0][1]["loss"]
+
+
+# -------------------------------------------------------------------------------------------------- views, supplies
+
+
+@pytest.mark.parametrize(
+    ("size", "crops", "expected"), [(227, 1, (256, 226)), (227, 4, (256, 243)), (64, 1, (72, 64)), (224, 1, (253, 223))]
+)
+def test_framing_is_that_of_the_source(size, crops, expected):
+    framing = Framing.of(size, "horizontal", crops, True)
+    assert (framing.stored, framing.side) == expected
+    whole = Framing.of(size, "none", crops, False)
+    assert (whole.stored, whole.side, whole.room) == (size, size, 0)
+
+
+def test_ten_crops_are_corners_and_center_plain_and_mirrored():
+    framing = Framing.of(227, "horizontal", 1, True)
+    places = framing.fixed(True)
+    assert len(places) == 10
+    assert {place for place, _ in places} == {(0, 0), (0, 30), (30, 0), (30, 30), (15, 15)}
+    assert len(Framing.of(227, "dihedral", 1, True).fixed(True)) == 20
+    assert framing.fixed(False) == [((15, 15), 0), ((15, 15), 1)]
+    assert Framing.of(64, "none", 1, False).fixed(True) == [((0, 0), 0)]
+
+
+def test_views_are_the_drawn_crops_turned_over():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 20, 20, 3), dtype=np.uint8)
+    framing = Framing(16, 20, 16, (0, 1, 2, 3))
+    offsets, flips = framing.drawn(40, 2, np.random.default_rng(1))
+    assert offsets.shape == (40, 2, 2)
+    assert {*np.unique(offsets)} == set(range(5))
+    assert {*np.unique(flips)} == {0, 1, 2, 3}
+    views = framing.views(torch.from_numpy(pixels), offsets, flips)
+    for crop, view in enumerate(views):
+        for row in range(40):
+            top, left = offsets[row, crop]
+            expected = pixels[row, top : top + 16, left : left + 16]
+            expected = expected[::-1] if flips[row] & 2 else expected
+            expected = expected[:, ::-1] if flips[row] & 1 else expected
+            assert np.array_equal(view[row].permute(1, 2, 0).numpy(), expected)
+    same = framing.view(torch.from_numpy(pixels), (1, 2), 3)
+    assert np.array_equal(same[4].permute(1, 2, 0).numpy(), pixels[4, 1:17, 2:18][::-1, ::-1])
+
+
+def test_crops_of_another_size_are_resized():
+    framing = Framing.of(227, "none", 1, True)
+    flat = torch.full((1, 256, 256, 3), 7, dtype=torch.uint8)
+    (view,) = framing.views(flat, np.array([[[3, 30]]]), np.array([0]))
+    assert view.shape == (1, 3, 227, 227)
+    assert (view == 7).all()
+
+
+def test_a_supply_gives_the_rows_asked_for_resident_or_not():
+    rows = pictures(50)
+    wanted = [np.array([3, 3, 49]), np.arange(20)]
+    for resident in (True, False):
+        supply = image_supply.RowSupply(rows, torch.device("cpu"), resident)
+        for one, found in zip(wanted, supply.stream(iter(wanted)), strict=True):
+            assert np.array_equal(found.numpy(), rows[one])
+    vectors = image_supply.RowSupply(SimpleRows(np.ones((4, 3), np.float32)), torch.device("cpu"))
+    assert vectors.take(np.array([1])).dtype == torch.float32
+    assert image_supply.room(torch.device("cpu")) == image_supply.CPU_BYTES
+
+
+def test_scores_do_not_depend_on_how_many_are_scored():
+    network, supply = tiny_network(), image_supply.RowSupply(pictures(150), torch.device("cpu"))
+    score = lambda rows: training.scored(network, FRAMING, supply, None, rows, many=True)  # noqa: E731
+    whole, some = score(np.arange(150)), score(np.array([140, 2]))
+    np.testing.assert_allclose(some, whole[[140, 2]], rtol=1e-6)
+    assert whole.dtype == np.float64
+    assert score(np.arange(0)).shape == (0,)
