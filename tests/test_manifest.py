@@ -239,7 +239,8 @@ def test_needs_say_how_to_make_the_files(tmp_path):
     with pytest.raises(rankbench.MissingData, match=r"there is no images.csv or pairs.csv; make images.csv"):
         list(Manifest().problems(tmp_path))
     write(tmp_path, "pairs", "left,right,label")
-    assert [(need.path, need.found) for need in Manifest().needs(tmp_path)] == [(tmp_path, True)]
+    needs = Manifest().needs(tmp_path)
+    assert [(need.path, need.found) for need in needs] == [(tmp_path / "pairs.csv", True), (tmp_path, True)]
 
 
 IMAGES = {

@@ -201,9 +201,9 @@ WRONG = {
     "two judgements": (["left,right,label,winner", f"{A},{B},1,{A}"], "label and winner both say who won"),
     "label and votes": (["left,right,label,votes_left,votes_right", f"{A},{B},1,1,0"], "label and votes_left both say"),
     "half of the votes": (["left,right,votes_left", f"{A},{B},1"], "need the two columns votes_left and votes_right"),
-    "no votes": (["left,right,votes_left,votes_right", f"{A},{B},0,0"], "line 2: votes 0, 0, 0 are no counts"),
-    "half a vote": (["left,right,votes_left,votes_right", f"{A},{B},0.5,1"], "line 2: votes 0.5, 1, 0 are no counts"),
-    "minus": (["left,right,votes_left,votes_right", f"{A},{B},-1,1"], "votes_left '-1' is not a number of at least 0"),
+    "no votes": (["left,right,votes_left,votes_right", f"{A},{B},0,0"], "line 2: nobody voted"),
+    "half a vote": (["left,right,votes_left,votes_right", f"{A},{B},0.5,1"], "'0.5' is not a whole number .* like 3"),
+    "minus": (["left,right,votes_left,votes_right", f"{A},{B},-1,1"], "votes_left '-1' is not a whole number of"),
     "winner elsewhere": (
         ["left,right,winner", f"{A},{B},img/02.png"],
         "winner 'img/02.png' is neither 'img/00.png' nor",

@@ -135,6 +135,21 @@ def test_images_that_are_not_there_are_left_out(tmp_path):
     assert found.images[at][0, 0, 0] == pytest.approx(list(rows).index("3/000.jpg"), abs=3)
 
 
+def test_images_that_nearly_all_lack_are_missing_data(tmp_path):
+    write(tmp_path)
+    (tmp_path / "images").mkdir()
+    images = Popularity().needs(tmp_path)[1]
+    assert (images.found, images.get) == (False, "the photographs that popularity.csv names, as images/<image>")
+    assert not problems(tmp_path, splits=1)[0].images.has_content, "an empty folder is as good as none"
+    (tmp_path / "images" / "1").mkdir()
+    (tmp_path / "images" / "1" / "001.jpg").touch()
+    images = Popularity().needs(tmp_path)[1]
+    assert not images.found
+    assert images.get.startswith("122 of 123 images are not there (first: 0/000.jpg). Get them: ")
+    with pytest.raises(rankbench.MissingData, match=r"images: 122 of 123 images are not there \(first: 0/000.jpg\)"):
+        problems(tmp_path)
+
+
 def test_long_lists_of_names_are_looked_up_in_one_listing(tmp_path, monkeypatch):
     (tmp_path / "a" / "b").mkdir(parents=True)
     for name in ("1.jpg", "a/2.jpg", "a/b/3.jpg"):
@@ -174,8 +189,13 @@ def test_it_conforms_and_plans_without_data(tmp_path):
         ("image,user,score\na,u,1\nb,u,inf\n", "line 3: score is inf; it must be finite"),
         ("image,user,score\na,u,1\n,u,2\n", "line 3: image is empty"),
         ("image,user,score\na,u,1\nb,,2\n", "line 3: user is empty"),
-        ("image,user,score\na,u,1\na,u,2\n", "line 3: image 'a' is there twice"),
-        ("image,user,score\na,u,1,4,5,6\nb,u,2\n", "popularity.csv: "),
+        ("image,user,score\na,u,1\na,u,2\n", "line 3: image 'a' is already in line 2. Remove"),
+        ("image,user,score\na,u,1,4,5,6\nb,u,2\n", "line 2: 6 fields where the header has 3. Put a value with"),
+        ("image,user,score\na,u,1\nb,u,2,\n", "line 3: 4 fields where the header has 3"),
+        ("title,image,user,score\nx,a,u,1\nx,b,u\n", "line 3: 3 fields where the header has 4. Fill in the rest"),
+        ("image,user,score\n\na,u,1\n  \n\nb,u,nan\n", "line 6: score 'nan' is not a number. Write it like 0.5"),
+        ('image,user,score\n"a\n",u,1\nb,u,x\n', "line 4: score 'x' is not a number"),
+        ("image,user,score\n\na,u,1\n\na,u,2\n", "line 5: image 'a' is already in line 3"),
         ("image,user,views,days\na,u,1,1\nb,u,-1,1\n", "line 3: views is -1; it must be 0 or more"),
         ("image,user,views,days\na,u,1,1\nb,u,1,0\n", "line 3: days is 0; it must be above 0"),
         ("image,user,score\na,u,1\nb,u,2\n", "2 images for {'split': 0}; give 4 or more"),

@@ -78,7 +78,9 @@ class Manifest(rankbench.Dataset):
         paths = [root / f"{name}.csv" for name in FILES]
         if not any(path.is_file() or path.with_suffix(".parquet").is_file() for path in paths):
             return [rankbench.Need(root / " or ".join(path.name for path in paths), False, GET)]
-        return [rankbench.Need(root, True, GET)]  # with all that lies in it, so that a changed image is noticed
+        files = [file for path in paths for file in (path, path.with_suffix(".parquet")) if file.is_file()]
+        everything = rankbench.Need(root, True, GET)  # with all that lies in it, so that a changed image is noticed
+        return [*(rankbench.Need(file, True, GET) for file in files), everything]
 
     def problems(self, root):
         data = read(root)

@@ -186,12 +186,11 @@ def votes_of(table):
     """(m, 3) votes for left, right and tie; None without such columns."""
     if "votes_left" not in table.columns:
         return None
-    columns = [table.numbers(f"votes_{side}", least=0) for side in ("left", "right", "tie")]
+    columns = [table.numbers(f"votes_{side}", least=0, whole=True) for side in ("left", "right", "tie")]
     votes = np.stack([np.zeros(len(table.lines)) if one is None else one for one in columns], axis=1)
-    odd = np.flatnonzero((votes != np.floor(votes)).any(axis=1) | ~votes.any(axis=1))
-    if len(odd):
-        said = ", ".join(f"{value:g}" for value in votes[odd[0]])
-        raise table.wrong(odd[0], f"votes {said} are no counts with at least one vote. Correct them, or remove the row")
+    none = np.flatnonzero(~votes.any(axis=1))
+    if len(none):
+        raise table.wrong(none[0], "nobody voted. Correct the votes, or remove the row")
     return votes.astype(np.int64)
 
 

@@ -108,8 +108,8 @@ class Table:
         """(n,) strings, or None without that column."""
         return np.array(self.columns[name], object) if name in self.columns else None
 
-    def numbers(self, name, least=-math.inf):
-        """(n,) float64, finite and not below `least`, or None without that column."""
+    def numbers(self, name, least=-math.inf, whole=False):
+        """(n,) float64, finite, not below `least` and with `whole` without a fraction; None without that column."""
         if name not in self.columns:
             return None
         values = np.empty(len(self.lines))
@@ -118,9 +118,11 @@ class Table:
                 values[k] = float(text)
             except ValueError:
                 values[k] = math.nan
-            if not (math.isfinite(values[k]) and values[k] >= least):
-                kind = "a number" if least == -math.inf else f"a number of at least {least}"
-                raise self.wrong(k, f"{name} {text!r} is not {kind}. Write it like 0.5, or remove the row")
+            if not (math.isfinite(values[k]) and values[k] >= least) or (whole and values[k] % 1):
+                kind = "a whole number" if whole else "a number"
+                kind += "" if least == -math.inf else f" of at least {least}"
+                like = "3" if whole else "0.5"
+                raise self.wrong(k, f"{name} {text!r} is not {kind}. Write it like {like}, or remove the row")
         return values
 
 

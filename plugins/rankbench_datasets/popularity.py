@@ -8,11 +8,14 @@ from typing import Literal
 import numpy as np
 
 import rankbench
-from rankbench_datasets.listed_images import names_there
+from rankbench_datasets.listed_images import images_need, lacking, names_there, pictures
+from rankbench_datasets.manifest_tables import counted
 from rankbench_datasets.sampling import pairs_by_score, seeded, split_images
 from rankbench_datasets.tables import just_written, state
 
+FEWEST = 4  # images of a problem: a pair on either side
 COLUMNS = ("image", "user", "score", "views", "days")
+GET_IMAGES = "the photographs that popularity.csv names, as images/<image>"
 GET = (
     "write popularity.csv with the columns image, user and score, or image, user, views and days; images are paths "
     "below images/. No file of the published collection could be confirmed (popularity.csail.mit.edu): its images are "
@@ -60,10 +63,16 @@ class Popularity(rankbench.Dataset):
 
     def needs(self, root):
         file, images = root / "popularity.csv", root / "images"
-        return [
-            rankbench.Need(file, file.is_file(), GET),
-            rankbench.Need(images, images.is_dir(), "the photographs that popularity.csv names", images=True),
-        ]
+
+        def listed():
+            """None where the manifest is not there or wrong, which `problem` reports."""
+            try:
+                data = read(root)
+            except rankbench.DataError:
+                return []
+            return data.names(slice(None))
+
+        return [rankbench.Need(file, file.is_file(), GET), images_need(images, listed, GET_IMAGES)]
 
     def facets(self, root):
         splits = [{"split": split} for split in range(self.splits)]
@@ -83,9 +92,9 @@ class Popularity(rankbench.Dataset):
         rows, note = self._rows(data, facets, root)
         key = (self.seed, split, *([zlib.crc32(facets["user"].encode())] if "user" in facets else []))
         rng = seeded(*key)
-        if len(rows) < 4:
+        if len(rows) < FEWEST:
             raise rankbench.DataError(
-                f"{root / 'popularity.csv'}: {len(rows)} images for {dict(facets)}; give 4 or more."
+                f"{root / 'popularity.csv'}: {len(rows)} images for {dict(facets)}; give {FEWEST} or more."
             )
         train, test = (rows[part] for part in split_images(len(rows), self.test_share, rng))
         train = pairs_by_score(data.score, train, self.train_pairs, 0, rng, self.min_gap)
@@ -109,10 +118,11 @@ class Popularity(rankbench.Dataset):
             rows = data.rows[data.number[facets["user"]]]
         else:
             rows = np.arange(len(data.score))
-        note = ()
-        if (root / "images").is_dir():
-            there, note = names_there(root / "images", data.names(rows))
-            rows = rows[there]
+        names = data.names(rows)
+        there, note = names_there(root / "images", names)
+        if there.sum() < FEWEST <= len(rows):
+            raise rankbench.MissingData(f"{root / 'images'}: {lacking(names, there)}. Get {GET_IMAGES}.")
+        rows = rows[there]
         if self.setting == "one-per-user":
             rng = seeded(self.seed, facets["split"], 1)
             rows = rows[np.argsort(rng.random(len(rows)), kind="stable")]
@@ -120,10 +130,7 @@ class Popularity(rankbench.Dataset):
         return rows, note
 
     def _images(self, root, data, rows):
-        names, columns = data.names(rows), {"score": data.score[rows]}
-        if (root / "images").is_dir():
-            return rankbench.Images([root / "images" / name for name in names], names=names, columns=columns)
-        return rankbench.Images.from_names(names, columns=columns)
+        return pictures(root / "images", data.names(rows), columns={"score": data.score[rows]})
 
     def counts(self, root):
         data = read(root)
@@ -135,6 +142,8 @@ class Popularity(rankbench.Dataset):
         ]
 
     def downloads(self, root):
+        if all(need.found for need in self.needs(root)):
+            return []
         raise rankbench.DataError(f"nothing of popularity may be downloaded: {GET}.")
 
 
@@ -174,8 +183,11 @@ def parsed(path, _state):
     order = np.argsort(image, kind="stable")
     again = np.flatnonzero(image[order][1:] == image[order][:-1])
     if len(again):
-        line = int(max(order[again[0]], order[again[0] + 1])) + 2
-        raise rankbench.DataError(f"{path}, line {line}: image {image[order[again[0]]].decode()!r} is there twice.")
+        first, second = sorted(order[again[0] : again[0] + 2].tolist())
+        raise rankbench.DataError(
+            f"{path}, line {line_of(path, second)}: image {image[first].decode()!r} is already in line "
+            f"{line_of(path, first)}. Remove one of the rows."
+        )
     codes, names = table["user"].cat.codes.to_numpy(), table["user"].cat.categories.astype(str)
     rank = np.argsort(np.argsort(names.to_numpy(dtype=str), kind="stable"), kind="stable")
     user = rank[codes][order].astype(np.int32)
@@ -206,6 +218,7 @@ def as_frame(path):
         close = difflib.get_close_matches(name.strip().lower(), [one for one in COLUMNS if one not in header], 1, 0.75)
         if name not in COLUMNS and close:
             raise rankbench.DataError(f"{path}, line 1: no column is named {name!r}. Did you mean {close[0]!r}?")
+    check_fields(path, len(header))
     scored = "score" in header
     wanted = ["image", "user", *(["score"] if scored else ["views", "days"])]
     absent = [name for name in wanted if name not in header]
@@ -227,14 +240,52 @@ def as_frame(path):
     for name in ("image", "user"):
         empty = np.flatnonzero((table[name].astype(str) if name == "user" else table[name]).to_numpy() == "")
         if len(empty):
-            raise rankbench.DataError(f"{path}, line {empty[0] + 2}: {name} is empty. Fill it in, or remove the row.")
+            line = line_of(path, empty[0])
+            raise rankbench.DataError(f"{path}, line {line}: {name} is empty. Fill it in, or remove the row.")
     if not pd.api.types.is_string_dtype(table["user"].cat.categories):
         table["user"] = table["user"].cat.rename_categories(table["user"].cat.categories.astype(str))
     return table
 
 
+def rows_with_lines(path):
+    """The number of each line that is not blank, and its fields; the header first."""
+    import csv
+
+    with open(path, encoding="utf-8-sig", newline="") as lines:
+        reader, before = csv.reader(lines), 0
+        for row in reader:
+            if len(row) > 1 or "".join(row).strip():
+                yield before + 1, row
+            before = reader.line_num
+
+
+def line_of(path, row):
+    """The line on which row `row` of the table begins, counted from 0; blank lines and quoted line ends count."""
+    return next(line for number, (line, _) in enumerate(rows_with_lines(path)) if number == row + 1)
+
+
+def check_fields(path, wanted):
+    """DataError for a row with another number of fields than the header: pandas takes one with more for whole."""
+    import csv
+
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as lines:
+            sizes = set(map(len, csv.reader(lines)))  # one pass without a loop of ours: a million rows a second
+        if sizes <= {0, wanted}:
+            return
+        line, row = next(((line, row) for line, row in rows_with_lines(path) if len(row) != wanted), (0, []))
+    except UnicodeDecodeError as error:
+        raise rankbench.DataError(f"{path}: is not UTF-8 ({error}). Save it as UTF-8.") from error
+    except csv.Error as error:
+        raise rankbench.DataError(f"{path}: cannot be read as a table ({error}). Check its quotes.") from error
+    if line:
+        remedy = "Fill in the rest" if len(row) < wanted else "Put a value with a comma in quotes"
+        fields = counted(len(row), "field")
+        raise rankbench.DataError(f"{path}, line {line}: {fields} where the header has {wanted}. {remedy}.")
+
+
 def first_wrong(path, wanted, how, error):
-    """The DataError for the first line that has no number where one belongs, or another number of fields."""
+    """The DataError for the first line that has no number where one belongs."""
     import pandas as pd
 
     try:
@@ -245,7 +296,8 @@ def first_wrong(path, wanted, how, error):
         bad = np.flatnonzero(pd.to_numeric(texts[name], errors="coerce").isna().to_numpy())
         if len(bad):
             return rankbench.DataError(
-                f"{path}, line {bad[0] + 2}: {name} {texts[name].iloc[bad[0]]!r} is not a number."
+                f"{path}, line {line_of(path, bad[0])}: {name} {texts[name].iloc[bad[0]]!r} is not a number. Write it "
+                "like 0.5, or remove the row."
             )
     return rankbench.DataError(f"{path}: {error}.")
 
@@ -257,7 +309,10 @@ def score_of(path, table):
         values = table[name].to_numpy()
         bad = np.flatnonzero(~np.isfinite(values) | (values < least) | ((values == 0) & (name == "days")))
         if len(bad):
-            raise rankbench.DataError(f"{path}, line {bad[0] + 2}: {name} is {values[bad[0]]:g}; it must be {what}.")
+            raise rankbench.DataError(
+                f"{path}, line {line_of(path, bad[0])}: {name} is {values[bad[0]]:g}; it must be {what}. Correct it, "
+                "or remove the row."
+            )
     if "score" in table:
         return table["score"].to_numpy(dtype=np.float64)
     return np.log2(table["views"].to_numpy() / table["days"].to_numpy() + 1)
