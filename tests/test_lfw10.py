@@ -98,9 +98,21 @@ def test_images_are_read_where_there_are_some(tmp_path):
     assert images[3][0, 0, 0] == int(images.names[3].removesuffix(".jpg"))
     assert all(need.found for need in Lfw10().needs(tmp_path))
     (tmp_path / "images" / images.names[0]).unlink()
+    assert all(need.found for need in Lfw10().needs(tmp_path)), "1 of 60 is tolerated"
+    found = Lfw10().problem(tmp_path, {"attribute": "smile"})
+    assert images.names[0] not in found.images.names
+    assert "1 of" in found.notes[0]
+    assert len(found.train) < 20 == len(found.tests["test"])
+    assert found.images[0][0, 0, 0] == int(found.images.names[0].removesuffix(".jpg"))
+    for name in images.names[1:4]:
+        (tmp_path / "images" / name).unlink()
     (lacking,) = [need for need in Lfw10().needs(tmp_path) if not need.found]
     assert f"images are not there (first: {images.names[0]})" in lacking.get
     assert "cvit.iiit.ac.in" in lacking.get
+    assert [one.kind for one in Lfw10().downloads(tmp_path)] == ["archive"]
+    for name in images.names[:4]:
+        Image.new("RGB", (5, 4)).save(tmp_path / "images" / name, "PNG")
+    assert Lfw10().downloads(tmp_path) == [], "what was unpacked by hand is not fetched"
 
 
 def test_it_conforms_and_plans_without_data(tmp_path):

@@ -129,12 +129,52 @@ def test_without_the_image_folder_images_are_names(tmp_path):
     assert problem.images.names[0] == "coast_a0.jpg"
 
 
-def test_needs_name_a_listed_image_that_is_not_there(tmp_path):
-    root = write(tmp_path / "osr")
+def test_a_listed_image_that_is_not_there_is_left_out_with_its_pairs(tmp_path):
+    root, facets = write(tmp_path / "osr"), {"attribute": "open"}
+    whole = Osr().problem(root, facets)
     (root / FOLDERS[1] / "forest_a1.jpg").unlink()
+    assert all(need.found for need in Osr().needs(root)), "1 of 24 is tolerated"
+    found = Osr().problem(root, facets)
+    assert found.notes == ("1 of 24 images are not there and were left out with their pairs",)
+
+    def judged(problem, pairs):
+        names = problem.images.names
+        ends = zip(pairs.left, pairs.right, pairs.label.tolist(), strict=True)
+        return [(names[left], names[right], label) for left, right, label in ends]
+
+    for before, after in ((whole.train, found.train), (whole.tests["test"], found.tests["test"])):
+        assert judged(found, after) == [pair for pair in judged(whole, before) if "forest_a1.jpg" not in pair]
+    assert [found.images.names[row] for row in found.train_images] == [
+        whole.images.names[row] for row in whole.train_images if whole.images.names[row] != "forest_a1.jpg"
+    ]
+    assert found.images[found.images.names.index("street_a0.jpg")][0, 0, 2] == pytest.approx(9, abs=9)
+
+
+def test_needs_name_listed_images_that_are_not_there(tmp_path):
+    root = write(tmp_path / "osr")
+    for name in ("forest_a1.jpg", "street_a0.jpg"):
+        (root / FOLDERS[1] / name).unlink()
     labels, images = Osr().needs(root)
     assert (labels.found, images.found) == (True, False)
-    assert images.get.startswith("1 of 24 images are not there (first: forest_a1.jpg). Get them: spatial")
+    assert images.get.startswith("2 of 24 images are not there (first: forest_a1.jpg). Get them: spatial")
+    for name in (root / FOLDERS[1]).glob("*_a2.jpg"):
+        name.unlink()
+    with pytest.raises(rankbench.MissingData, match=r"10 of 24 .*first: coast_a2.jpg\), and no pair is left"):
+        Osr().problem(root, {"attribute": "open"})
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path):
+    root = write(tmp_path / "osr", folder=None)
+    (root / FOLDERS[0]).mkdir()
+    assert [need.found for need in Osr().needs(root)] == [True, False]
+    assert not Osr().problem(root, {"attribute": "open"}).images.has_content
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path):
+    root = write(tmp_path / "osr")
+    (root / "data.mat").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(rankbench.DataError, match=r"data.mat: is a Git LFS pointer.*git lfs pull"):
+        Osr().problem(root, {"attribute": "open"})
 
 
 @pytest.mark.parametrize("variable", list(content()))

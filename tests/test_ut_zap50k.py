@@ -6,6 +6,8 @@ from PIL import Image
 from scipy.io import savemat
 
 import rankbench
+from rankbench.loading import Data, DatasetChoice
+from rankbench.registry import Registry
 from rankbench.testing import check_dataset
 from rankbench_datasets.ut_zap50k import ATTRIBUTES, UtZap50k, resolved
 
@@ -145,13 +147,52 @@ def test_other_spellings_and_a_file_that_moved(tmp_path):
         (tmp_path / path).touch()
     found = resolved(tmp_path, ["A/W.A.G/1.jpg", "B/Plain/2.jpg", "C/3.jpg"])
     assert found == ["A/W%2EA%2EG/1.jpg", "B/Plain/2.jpg", "elsewhere/3.jpg"]
-    with pytest.raises(rankbench.MissingData, match=r"1 of 2 images are not there \(first: C/4.jpg\)"):
-        resolved(tmp_path, ["C/4.jpg", "C/3.jpg"])  # two files of the name: it could be either
+    two = resolved(tmp_path, ["C/4.jpg", "C/3.jpg"])
+    assert two == [None, "elsewhere/3.jpg"], "two files of the name: it could be either"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_images_that_are_not_there_are_left_out(tmp_path, version):
+    truth = write_zappos(tmp_path)
+    top, dataset = write_images(tmp_path, truth["paths"]), UtZap50k(version)
+    facets = dataset.facets(tmp_path)[0]
+    files = {int(path.name.split(".")[0]): path for path in top.rglob("*.jpg")}
+    gone = dataset.problem(tmp_path, facets).images.names[3]
+    files[int(gone.rsplit("/", 1)[1].split(".")[0])].unlink()
+    assert all(need.found for need in dataset.needs(tmp_path)), "1 of 60 is tolerated"
+    found = dataset.problem(tmp_path, facets)
+    assert gone not in found.images.names
+    assert found.notes[0].startswith("1 of ")
+    for at, name in enumerate(found.images.names):
+        assert found.images[at][0, 0, 0] == truth["paths"].index(name)
+        assert found.images.columns["category"][at] == name.split("/")[0]
+    for path in list(top.rglob("*.jpg"))[:10]:
+        path.unlink()
+    (lacking,) = [need for need in dataset.needs(tmp_path) if not need.found]
+    assert "images are not there (first: " in lacking.get
+    assert [one.urls[0].rsplit("/", 1)[1] for one in dataset.downloads(tmp_path)] == ["ut-zap50k-images.zip"]
+
+
+def test_the_catalogue_is_no_need_but_planning_notices_it(tmp_path):
+    truth = write_zappos(tmp_path / "ut-zap50k", meta=False)
+    write_images(tmp_path / "ut-zap50k", truth["paths"])
+
+    def planned():
+        data = Data(Registry.installed(), tmp_path, tmp_path / "cache")
+        choice = DatasetChoice("ut-zap50k", {"version": 2})
+        assert data.missing(choice) == []
+        return data.summary(choice, {"attribute": "open"})["fingerprint"]
+
+    without = planned()
+    assert planned() == without
+    lines = [f"{1000 + k}-{k % 90 + 10},{path.split('/')[0]}" for k, path in enumerate(truth["paths"])]
+    (tmp_path / "ut-zap50k" / "meta-data.csv").write_text("CID,Category\n" + "\n".join(lines) + "\n")
+    assert planned() != without, "the images have a category now"
 
 
 def test_it_conforms_and_plans_without_data(tmp_path):
     for dataset in (UtZap50k(), UtZap50k(version=2)):
-        lacking = [need.path.name for need in dataset.needs(tmp_path)]
+        lacking = [need.path.name for need in dataset.needs(tmp_path) if not need.found]
         assert lacking[-1] == "ut-zap50k-images"
         assert len(lacking) == 4
         assert "non-commercial" in dataset.needs(tmp_path)[0].get
@@ -167,7 +208,7 @@ def test_counts_and_downloads(tmp_path):
         ("images listed", 60, 50_025), ("ordered pairs", 80, 6_751), ("equal pairs", 80, 4_612),
         ("fine-grained pairs", 80, 4_334),
     ]  # fmt: skip
-    assert [one.kind for one in UtZap50k().downloads(tmp_path)] == ["archive", "archive"]
+    assert [one.kind for one in UtZap50k().downloads(tmp_path / "nowhere")] == ["archive", "archive"]
 
 
 def bad(**changes):

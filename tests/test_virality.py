@@ -401,6 +401,18 @@ def judged(ranker, pairs):
     return rankbench.Judged(margins, pairs.label)
 
 
+def test_counts_that_parameters_change_are_not_held_against_the_published_ones():
+    facets = {"split": 0}
+    assert Virality().published(facets)["train pairs"] == 10_000_000
+    few = Virality(train_pairs=1_000, test_pairs=2_000_000).published(facets)
+    assert few["train pairs"] == 1_000, "as many as were asked for"
+    assert "viral-complete pairs" not in few, "how many there are nobody published"
+    assert few["viral-pairs-all pairs"] == 62_500
+    assert not {"viral-pairs pairs", "train pairs"} & set(Virality(extremes=20).published(facets))
+    assert ViralCategories().published({}) == {"images": 425}
+    assert ViralCategories(per_category=2).published({}) == {}
+
+
 @pytest.mark.realdata
 def test_published_counts(shared_data):
     found = problem(shared_data / "virality")

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 import rankbench
-from rankbench_datasets.listed_images import images_need
+from rankbench_datasets.listed_images import images_need, names_there, pictures, rows_of, without_lost
 from rankbench_datasets.matlab import MatFile
 
 ATTRIBUTES = (
@@ -64,12 +64,12 @@ class Lfw10(rankbench.Dataset):
         train, test = (Judged.read(place, name, side) for side in ("train", "test"))
         numbers = np.unique(np.concatenate([train.images, test.images]))
         names = [f"{number}.jpg" for number in numbers.tolist()]
-        if (place / "images").is_dir():
-            images = rankbench.Images([place / "images" / file for file in names], names=names)
-        else:
-            images = rankbench.Images.from_names(names)
-        pairs = (judged.pairs(self.labels, numbers) for judged in (train, test))
-        return rankbench.Problem(images, next(pairs), next(pairs), facets)
+        there, note = names_there(place / "images", names)
+        row, kept = rows_of(there), [f"{number}.jpg" for number in numbers[there].tolist()]
+        train, test = (
+            without_lost(judged.pairs(self.labels, numbers), row, place / "images", names) for judged in (train, test)
+        )
+        return rankbench.Problem(pictures(place / "images", kept), train, test, facets, notes=note)
 
     def published(self, facets):
         return {"train pairs": PAIRS, "test pairs": PAIRS} if self.labels == "arg-max" else {}
@@ -88,6 +88,8 @@ class Lfw10(rankbench.Dataset):
         return found
 
     def downloads(self, root):
+        if all(need.found for need in self.needs(root)):
+            return []
         place = "https://cvit.iiit.ac.in/images/Projects/relativeParts/LFW10.zip"  # as published loaders have it
         return [rankbench.Download((place,), ".", "archive", most=2**30)]
 

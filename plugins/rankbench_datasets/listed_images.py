@@ -6,6 +6,7 @@ import numpy as np
 
 import rankbench
 
+TOLERATED = 0.05  # share of the listed images that may lack before rows that read pixels are missing data
 MANY = 50_000  # names: from here on it is faster to list the folder than to ask for each
 
 
@@ -28,32 +29,71 @@ def files_below(folder):
     return found
 
 
+def filled(folder):
+    """Whether there is a folder with anything in it: an empty one is as good as none."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return next(entries, None) is not None
+
+
 def names_there(folder, names):
     """(n,) whether each file is there, and a note on how many are not; all count as there where there is no folder."""
-    if not folder.is_dir():
+    if not filled(folder):
         return np.ones(len(names), bool), ()
     if len(names) < MANY:
         there = np.fromiter((os.path.isfile(os.path.join(folder, name)) for name in names), bool, len(names))
     else:
         present = files_below(folder)
         there = np.fromiter((name in present for name in names), bool, len(names))
-    lost = len(names) - int(there.sum())
-    return there, (
-        f"{lost:,} of {len(names):,} images are not there and were left out with their pairs",
-    ) if lost else ()
+    return there, note_on(there)
 
 
-def images_need(folder, listed, get, tolerated=0.0):
+def note_on(there):
+    """What a table says of images that are not there; nothing where all are."""
+    lost = len(there) - int(there.sum())
+    return (f"{lost:,} of {len(there):,} images are not there and were left out with their pairs",) if lost else ()
+
+
+def images_need(folder, listed, get, look=names_there):
     """What a dataset says of its folder of images: found where no more than the tolerated share is lacking.
 
-    Args: listed, a function that gives the names; asked only where the folder is there.
+    Args: listed, a function that gives the names; asked only where the folder is there. look, which of them are there.
     """
-    found = folder.is_dir()
+    found = filled(folder)
     if found:
         names = listed()
-        there, _ = names_there(folder, names)
-        lost = [name for name, found in zip(names, there.tolist(), strict=True) if not found]
-        found = len(lost) <= tolerated * len(names)
+        there, _ = look(folder, names)
+        found = len(names) - there.sum() <= TOLERATED * len(names)
         if not found:
-            get = f"{len(lost):,} of {len(names):,} images are not there (first: {lost[0]}). Get them: {get}"
+            get = f"{lacking(names, there)}. Get them: {get}"
     return rankbench.Need(folder, found, get, images=True)
+
+
+def lacking(names, there):
+    """`2 of 80 images are not there (first: 7.jpg)`."""
+    lost = np.flatnonzero(~there)
+    return f"{len(lost):,} of {len(names):,} images are not there (first: {names[lost[0]]})"
+
+
+def rows_of(there):
+    """(n,) the row of each image among those that are there, −1 for the others."""
+    return np.where(there, np.cumsum(there) - 1, -1)
+
+
+def without_lost(pairs, row, where, names):
+    """The pairs whose images both have a row, over these rows. MissingData where that leaves none in order.
+
+    Args: row, of `rows_of`; where, the folder; names of the images, for the message.
+    """
+    left = pairs.take((row[pairs.left] >= 0) & (row[pairs.right] >= 0))
+    if not left.ordered.any() and (row < 0).any():
+        raise rankbench.MissingData(f"{where}: {lacking(names, row >= 0)}, and no pair is left without them.")
+    return left.reindexed(row)
+
+
+def pictures(folder, names, **arrays):
+    """Images by their files, or by name alone where there is no folder of them."""
+    if filled(folder):
+        return rankbench.Images([folder / name for name in names], names=names, **arrays)
+    return rankbench.Images.from_names(names, **arrays)

@@ -7,6 +7,8 @@ import numpy as np
 
 import rankbench
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 @dataclass(frozen=True)
 class MatFile:
@@ -26,6 +28,12 @@ class MatFile:
 
         if not path.is_file():
             raise rankbench.MissingData(f"{path}: not found. Get {get}.")
+        with open(path, "rb") as start:
+            if start.read(len(POINTER)) == POINTER:
+                raise rankbench.DataError(
+                    f"{path}: is a Git LFS pointer, not the file it stands for. Run `git lfs pull` in the clone it was "
+                    f"copied from and copy it again, or get it: {get}."
+                )
         try:
             content = loadmat(path, appendmat=False, variable_names=list(variables))
         except (

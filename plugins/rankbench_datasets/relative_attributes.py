@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 import rankbench
-from rankbench_datasets.listed_images import images_need
+from rankbench_datasets.listed_images import filled, images_need, names_there, pictures, rows_of, without_lost
 from rankbench_datasets.matlab import MatFile
 from rankbench_datasets.sampling import pairs_by_score, seeded
 
@@ -44,7 +44,7 @@ class RelativeAttributes(rankbench.Dataset):
     def image_folder(self, root):
         """The image folder under any of its names; under the last one where none is there."""
         places = [place / name for place in (self.place(root), root) for name in self.image_folders]
-        return next((place for place in places if place.is_dir()), root / self.image_folders[-1])
+        return next((place for place in places if filled(place)), root / self.image_folders[-1])
 
     def needs(self, root):
         labels = self.place(root) / "data.mat"
@@ -83,24 +83,20 @@ class RelativeAttributes(rankbench.Dataset):
 
     def _build(self, root, facets, labels):
         score = labels.ranks[facets["attribute"]][labels.category]
-        arrays = {
-            "columns": {"score": score, "category": labels.class_names[labels.category]},
-            "inputs": self.inputs(root, labels),
-        }
         folder = self.image_folder(root)
-        if folder.is_dir():
-            images = rankbench.Images([folder / name for name in labels.names], names=labels.names, **arrays)
-        else:
-            images = rankbench.Images.from_names(labels.names, **arrays)
-        train, test = np.flatnonzero(labels.training), np.flatnonzero(~labels.training)
-        rng = seeded(self.test_seed, self.attributes.index(facets["attribute"]))
-        return rankbench.Problem(
-            images,
-            pairs_by_score(score, train, ties=None),
-            pairs_by_score(score, test, self.test_pairs, rng=rng),
-            facets,
-            train_images=train,
+        there, note = names_there(folder, labels.names)
+        row = rows_of(there)
+        images = pictures(
+            folder,
+            [name for name, found in zip(labels.names, there.tolist(), strict=True) if found],
+            columns={"score": score[there], "category": labels.class_names[labels.category[there]]},
+            inputs={name: values[there] for name, values in self.inputs(root, labels).items()},
         )
+        train, test = (np.flatnonzero(side & there) for side in (labels.training, ~labels.training))
+        rng = seeded(self.test_seed, self.attributes.index(facets["attribute"]))
+        pairs = (pairs_by_score(score, train, ties=None), pairs_by_score(score, test, self.test_pairs, rng=rng))
+        train_pairs, test_pairs = (without_lost(one, row, folder, labels.names) for one in pairs)
+        return rankbench.Problem(images, train_pairs, test_pairs, facets, train_images=row[train], notes=note)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,14 @@ from typing import Literal
 import numpy as np
 
 import rankbench
-from rankbench_datasets.listed_images import files_below
+from rankbench_datasets.listed_images import (
+    files_below,
+    filled,
+    images_need,
+    note_on,
+    rows_of,
+    without_lost,
+)
 from rankbench_datasets.matlab import MatFile
 
 ATTRIBUTES = ("open", "pointy", "sporty", "comfort")
@@ -20,6 +27,7 @@ GET_LABELS = f"ut-zap50k-data.zip from {SITE} (non-commercial use only); unpack 
 GET_IMAGES = f"ut-zap50k-images.zip or ut-zap50k-images-square.zip from {SITE}; unpack it here"
 FOLDERS = ("ut-zap50k-images", "ut-zap50k-images-square")
 PATHS, LABELS, FINE, SPLIT = "image-path.mat", "zappos-labels.mat", "zappos-labels-fg.mat", "train-test-splits.mat"
+META = "meta-data.csv"
 OVERLAP = "the published splits are by pairs, not by images: some images are in training and in test pairs"
 
 
@@ -57,8 +65,22 @@ class UtZap50k(rankbench.Dataset):
     def needs(self, root):
         names = (PATHS, LABELS, FINE if self.version == 2 else SPLIT)
         needs = [rankbench.Need(located(root, name), located(root, name).is_file(), GET_LABELS) for name in names]
-        folder = image_folder(root)
-        return [*needs, rankbench.Need(folder, folder.is_dir(), GET_IMAGES, images=True)]
+        meta = located(root, META)
+        if meta.is_file():  # not needed, but named, so that a problem made without it is made again once it is there
+            needs.append(rankbench.Need(meta, True, GET_LABELS))
+        return [*needs, images_need(image_folder(root), lambda: self.judged(root), GET_IMAGES, looked_up)]
+
+    def judged(self, root):
+        """Paths of all images in a pair; none where a file cannot be read, which `problem` reports."""
+        try:
+            paths = image_paths(root)
+            files = [(LABELS, ("mturkOrder", "mturkEqual")), *([(FINE, ("mturkHard",))] if self.version == 2 else [])]
+            read = [(MatFile.read(located(root, name), names, GET_LABELS), names) for name, names in files]
+            pairs = [judgements(file, name, at) for file, names in read for name in names for at in range(4)]
+        except rankbench.DataError:
+            return []
+        rows = np.unique(np.concatenate(pairs)[:, :2]).astype(np.int64)
+        return [paths[row - 1] for row in rows.tolist() if row <= len(paths)]
 
     def problem(self, root, facets):
         if dict(facets) not in self.facets(root):
@@ -80,11 +102,12 @@ class UtZap50k(rankbench.Dataset):
         if self.train_ties:
             train = np.concatenate([train, equal])
         rows = np.unique(np.concatenate([train[:, :2], test[:, :2]])).astype(np.int64)  # from 1
-        images = pictures(root, rows - 1)
-        shared = np.intersect1d(train[:, :2], test[:, :2])
-        return rankbench.Problem(
-            images, as_pairs(train, rows), as_pairs(test, rows), facets, overlap=OVERLAP if len(shared) else None
-        )
+        images, names, there = pictures(root, rows - 1)
+        row, folder = rows_of(there), image_folder(root)
+        train, test = (without_lost(as_pairs(part, rows), row, folder, names) for part in (train, test))
+        shared = np.intersect1d(np.union1d(train.left, train.right), np.union1d(test.left, test.right))
+        overlap = OVERLAP if len(shared) else None
+        return rankbench.Problem(images, train, test, facets, overlap=overlap, notes=note_on(there))
 
     def counts(self, root):
         labels = MatFile.read(located(root, LABELS), ("mturkOrder", "mturkEqual"), GET_LABELS)
@@ -100,7 +123,11 @@ class UtZap50k(rankbench.Dataset):
         return found
 
     def downloads(self, root):
-        names = ("ut-zap50k-data.zip", "ut-zap50k-images.zip")
+        *labels, images = self.needs(root)
+        lacking = (not all(need.found for need in labels), not images.found)
+        names = [
+            name for name, gone in zip(("ut-zap50k-data.zip", "ut-zap50k-images.zip"), lacking, strict=True) if gone
+        ]
         return [rankbench.Download((f"https://{SITE}/{name}",), ".", "archive", most=2 * 2**30) for name in names]
 
 
@@ -111,7 +138,7 @@ def located(root, name):
 
 
 def image_folder(root):
-    return next((root / name for name in FOLDERS if (root / name).is_dir()), root / FOLDERS[0])
+    return next((root / name for name in FOLDERS if filled(root / name)), root / FOLDERS[0])
 
 
 def cell(file, variable, *places):
@@ -184,7 +211,7 @@ def listed(file, _changed):
 
 
 def pictures(root, rows):
-    """The images of these rows, from 0: by their files where there is a folder of them, else by name alone."""
+    """Images of these rows, from 0, all names, and which are there: by files where there is a folder, else by name."""
     paths = image_paths(root)
     if rows.max() >= len(paths):
         raise rankbench.DataError(
@@ -193,18 +220,22 @@ def pictures(root, rows):
         )
     names = [paths[row] for row in rows.tolist()]
     columns = {}
-    if located(root, "meta-data.csv").is_file():
-        columns["category"] = categories(located(root, "meta-data.csv"), names)
+    if located(root, META).is_file():
+        columns["category"] = categories(located(root, META), names)
     folder = image_folder(root)
-    if not folder.is_dir():
-        return rankbench.Images.from_names(names, columns=columns)
-    return rankbench.Images([folder / found for found in resolved(folder, names)], names=names, columns=columns)
+    if not filled(folder):
+        return rankbench.Images.from_names(names, columns=columns), names, np.ones(len(names), bool)
+    found = dict(zip(names, resolved(folder, names), strict=True))
+    there = np.array([place is not None for place in found.values()])
+    paths = {name: folder / place for name, place in found.items() if place is not None}
+    columns = {name: values[there] for name, values in columns.items()}
+    return rankbench.Images(list(paths.values()), names=list(paths), columns=columns), names, there
 
 
 def resolved(folder, names):
-    """Where each listed image lies: in folders spelt otherwise, or else the only file of its name."""
+    """Where each listed image lies: in folders spelt otherwise, or else the only file of its name; else None."""
     present = files_below(folder)
-    by_file, found, lost = {}, [], []
+    by_file, found = {}, []
     for path in present:
         by_file.setdefault(path.rsplit("/", 1)[-1], []).append(path)
     for name in names:
@@ -213,13 +244,13 @@ def resolved(folder, names):
             alike = by_file.get(name.rsplit("/", 1)[-1], [])
             there = alike[0] if len(alike) == 1 else None
         found.append(there)
-        if there is None:
-            lost.append(name)
-    if lost:
-        raise rankbench.MissingData(
-            f"{folder}: {len(lost)} of {len(names)} images are not there (first: {lost[0]}). Get {GET_IMAGES}."
-        )
     return found
+
+
+def looked_up(folder, names):
+    """(n,) whether each image is there, and the note, as `names_there` gives them."""
+    there = np.array([place is not None for place in resolved(folder, names)], bool)
+    return there, note_on(there)
 
 
 def spellings(name):

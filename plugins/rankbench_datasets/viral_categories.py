@@ -7,7 +7,7 @@ import numpy as np
 
 import rankbench
 from rankbench_datasets import virality_files as files
-from rankbench_datasets.listed_images import images_need, names_there
+from rankbench_datasets.listed_images import images_need, lacking, names_there, pictures
 from rankbench_datasets.virality import GET_IMAGES, file_names, tested
 
 CATEGORIES = ("funny", "WTF", "aww", "atheism", "gaming")
@@ -54,7 +54,7 @@ class ViralCategories(rankbench.Dataset):
         def listed():
             return [] if lacking else file_names(files.read_records(root).ids[self._choose(root)[0]])
 
-        return [*needs, images_need(root / "images", listed, GET_IMAGES, tolerated=0.05)]
+        return [*needs, images_need(root / "images", listed, GET_IMAGES)]
 
     def problem(self, root, facets):
         if facets:
@@ -62,14 +62,13 @@ class ViralCategories(rankbench.Dataset):
         rows, category, score = self._choose(root)
         ids = files.read_records(root).ids[rows]
         there, note = names_there(root / "images", file_names(ids))
+        if note and not there.any():
+            raise rankbench.MissingData(f"{root / 'images'}: {lacking(file_names(ids), there)}. Get {GET_IMAGES}.")
         if not there.any():
             raise rankbench.DataError(f"{root}: no image is left in any of the categories {', '.join(CATEGORIES)}.")
         names = file_names(ids[there])
         columns = {"category": np.array(CATEGORIES)[category[there]], "score": score[there]}
-        if (root / "images").is_dir():
-            images = rankbench.Images([root / "images" / name for name in names], names=names, columns=columns)
-        else:
-            images = rankbench.Images.from_names(names, columns=columns)
+        images = pictures(root / "images", names, columns=columns)
         return rankbench.Problem(images, train_images=np.arange(len(names)), notes=note)
 
     def _choose(self, root):
@@ -94,7 +93,7 @@ class ViralCategories(rankbench.Dataset):
 
     def published(self, facets):
         if self.select == "balanced85":
-            return {"images": 425}
+            return {"images": 425} if self.per_category == 85 else {}
         return {"images": 6_030} if self.protocol == "paper" else {}
 
     def counts(self, root):

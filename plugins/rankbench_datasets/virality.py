@@ -7,7 +7,7 @@ import numpy as np
 
 import rankbench
 from rankbench_datasets import virality_files as files
-from rankbench_datasets.listed_images import images_need, names_there
+from rankbench_datasets.listed_images import images_need, lacking, names_there, pictures
 from rankbench_datasets.sampling import pairs_by_score, seeded, split_images
 
 GET_IMAGES = "`rankbench data fetch virality`, or the images as images/<img_id>.jpg (they may be gone from their host)"
@@ -69,7 +69,7 @@ class Virality(rankbench.Dataset):
             folder = root / files.RELATIVE / files.FOLDERS[number]
             paths += [split, result or folder / "SVM_Result_*.mat"]
         needs = [rankbench.Need(path, path.exists(), f"get {files.GET}") for path in paths]
-        return [*needs, images_need(root / "images", lambda: listed(root), GET_IMAGES, tolerated=0.05)]
+        return [*needs, images_need(root / "images", lambda: listed(root), GET_IMAGES)]
 
     def problem(self, root, facets):
         if dict(facets) not in self.facets(root):
@@ -87,10 +87,14 @@ class Virality(rankbench.Dataset):
             train, tests, chosen = self._drawn(records.scores, there, tested(judged, records.ids), facets["split"])
             train, chosen = train.reindexed(pictures.row), pictures.row[chosen]
             tests = {name: pairs.reindexed(pictures.row) for name, pairs in tests.items()}
+        tests["viral-random-pairs"] = test
+        if note and not all(map(len, (train, *tests.values()))):
+            gone = lacking(file_names(records.ids), there)
+            raise rankbench.MissingData(f"{root / 'images'}: {gone}, and no pair of a test is left without them.")
         return rankbench.Problem(
             pictures.images,
             train,
-            tests | {"viral-random-pairs": test},
+            tests,
             facets,
             train_images=chosen,
             overlap=OVERLAP if self.protocol == "paper" else None,
@@ -125,13 +129,11 @@ class Virality(rankbench.Dataset):
         counts = {"images": 10_078, "viral-random-pairs pairs": 489, "viral-random-pairs images": 978}
         if self.protocol == "released":
             return counts | {"train pairs": 4_550, "train images": 9_100, "train ties": 0}
-        return counts | {
-            "train pairs": 10_000_000,
-            "train ties": 0,
-            "viral-complete pairs": 1_000_000,
-            "viral-pairs pairs": 250,
-            "viral-pairs-all pairs": 62_500,
-        }
+        if self.extremes != 250:  # of which the pools of the drawn pairs depend too
+            return counts | {"train ties": 0}
+        drawn = {"train pairs": (self.train_pairs, 10_000_000), "viral-complete pairs": (self.test_pairs, 1_000_000)}
+        counts |= {name: wanted for name, (wanted, published) in drawn.items() if wanted <= published}
+        return counts | {"train ties": 0, "viral-pairs pairs": 250, "viral-pairs-all pairs": 62_500}
 
     def counts(self, root):
         judged, records = files.read_pairs(root), files.read_records(root)
@@ -191,10 +193,7 @@ class Pictures:
         self.ids, self.there = records.ids, there
         self.row = np.where(there, np.cumsum(there) - 1, -1)
         names, columns = file_names(records.ids[there]), {"score": records.scores[there]}
-        if folder.is_dir():
-            self.images = rankbench.Images([folder / name for name in names], names=names, columns=columns)
-        else:
-            self.images = rankbench.Images.from_names(names, columns=columns)
+        self.images = pictures(folder, names, columns=columns)
 
     def as_judged(self, judged, chosen, predicted=None):
         """The chosen released pairs as annotators saw them, with their evidence."""
