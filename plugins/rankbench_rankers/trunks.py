@@ -40,12 +40,13 @@ class SmallBackbone(nn.Module):
             *convolution(4 * width, wide),
             *convolution(wide, wide),
         )
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, s, s) to (n, 16 width), or (n, 8 width) if foveal."""
         maps = self.features(x)
         second = (maps * fovea(maps)).sum((2, 3)) if self.foveal else maps.amax((2, 3))
-        return torch.cat([maps.mean((2, 3)), second], dim=1)
+        return self.dropout(torch.cat([maps.mean((2, 3)), second], dim=1))
 
 
 def fovea(maps: Tensor) -> Tensor:

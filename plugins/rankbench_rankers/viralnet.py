@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -115,7 +115,7 @@ class ViralNet(PairNetworkRanker):
 
     def parameters(self) -> dict[str, Any]:
         """As JSON values; the file's digest is the core's to add."""
-        return {name: value for name, value in asdict(self).items() if name not in ("file", "supplement")}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("file", "supplement")}
 
     def locate(
         self, images: rankbench.Images, run: rankbench.Run

@@ -1,0 +1,304 @@
+"""siamese, regression-cnn, viralnet and category-network: the contract, what they give, and what they refuse."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from simple_run import SimpleRun
+
+import rankbench
+from rankbench.registry import Registry, resolved
+from rankbench.testing import Bench, accuracy, bright_squares, check_feature, check_ranker
+from rankbench_features.category_network import CategoryNetwork
+from rankbench_rankers.network_ranker import ordered_right
+from rankbench_rankers.regression_cnn import RegressionCNN
+from rankbench_rankers.siamese import Siamese
+from rankbench_rankers.viralnet import ViralNet
+
+SMALL = {
+    "backbone": "small", "weights": "random", "size": 32, "width": 4, "recipe": "modern", "learning_rate": 5e-3,
+    "batch_size": 16, "epochs": 3.0, "validate_every": 30,
+}  # fmt: skip
+FOVEAL = {**SMALL, "backbone": "small-foveal", "stages": 1}
+CATEGORIES = {"name": "category-network", "backbone": "small", "weights": "random", "size": 32, "width": 4,
+              "recipe": "modern", "learning_rate": 5e-3, "epochs": 5.0}  # fmt: skip
+QUICK = {"epochs": 0.3}
+ALL = {"pairs": "all", "epochs": 20.0}
+KINDS = {
+    "siamese": Siamese(**SMALL),
+    "siamese-all": Siamese(**SMALL | ALL),
+    "regression": RegressionCNN(**SMALL | {"epochs": 30.0, "trunk_rate": 1.0}),
+    "viralnet": ViralNet(**FOVEAL | {"scale": 0.7}),
+    "viralnet-crop-two-scoring": ViralNet(**FOVEAL | {"scale": 1.0, "inputs": "crop", "scoring": "center"}),
+    "viralnet-M": ViralNet(**FOVEAL | ALL | {"variant": "M", "scale": 0.9, "pyramid": (1.0, 1.0, 1.0)}),
+    "viralnet-C": ViralNet(**FOVEAL | ALL | {"variant": "C"}, supplement=rankbench.Features(CATEGORIES)),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_conforms(kind):
+    check_ranker(KINDS[kind])
+
+
+def test_category_network_conforms():
+    check_feature(CategoryNetwork(**{k: v for k, v in CATEGORIES.items() if k != "name"}))
+
+
+def test_the_modules_of_the_classes_import_no_torch():
+    code = (
+        "import sys, rankbench_rankers.viralnet, rankbench_rankers.siamese, rankbench_rankers.regression_cnn, "
+        "rankbench_features.category_network as c; c.CategoryNetwork(); rankbench_rankers.viralnet.ViralNet(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def squares():
+    return bright_squares(train=30, test=10, pairs=100)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+def fitted(ranker, squares, seed=0, folder=None):
+    return ranker.fit(squares.images, squares.train, SimpleRun(seed, folder=folder))
+
+
+@pytest.mark.parametrize(("variant", "boxes"), [("single", 1), ("M", 3)])
+def test_viralnet_tells_where_it_looks_and_embeds(squares, variant, boxes):
+    ranker = fitted(ViralNet(**FOVEAL | QUICK | {"variant": variant, "scale": 0.4}), squares)
+    located = ranker.locate(squares.images, SimpleRun())
+    assert len(located) == len(squares.images)
+    assert [label for label, _ in located[0]] == ["crop", "crop at 1/2", "crop at 1/4"][:boxes]
+    framing = ranker.framing()
+    for factor, (_, (left, top, right, bottom)) in zip(ranker.pyramid, located[3], strict=False):
+        assert right - left == pytest.approx(bottom - top)
+        assert (right - left) * framing.stored == pytest.approx(0.4 * factor * framing.side, rel=0.3)
+    embedded = ranker.embed(squares.images, SimpleRun())
+    assert embedded.shape == (len(squares.images), (boxes + 1) * 8 * 4)
+    assert embedded.dtype == np.float32
+    last = ranker.network_.last
+    scores = embedded.astype(np.float64) @ last.weight.detach().numpy()[0] + last.bias.item()
+    assert ranker.score(squares.images, SimpleRun()) == pytest.approx(scores, abs=1e-4)
+
+
+def test_a_box_lies_in_the_whole_image_though_the_network_sees_its_middle(squares):
+    ranker = fitted(ViralNet(**FOVEAL | QUICK | {"scale": 1.0, "multiplier": 1e-6}), squares)
+    with torch.no_grad():
+        for localiser in ranker.network_.localisers:
+            localiser.last.weight.zero_()
+            localiser.last.bias.copy_(torch.tensor([1e6, 0.0, 0.0]))
+    (((_, box),), *_) = ranker.locate(squares.images, SimpleRun())
+    framing = ranker.framing()
+    edge = framing.room // 2 / framing.stored
+    assert box == pytest.approx(
+        (edge, edge, edge + framing.side / framing.stored, edge + framing.side / framing.stored)
+    )
+
+
+def test_two_stages_start_the_combined_network_from_the_crop_networks_localiser_which_rows_share(bench):
+    problem = bright_squares(train=30, test=10, pairs=100).canonical()
+    first = ViralNet(**FOVEAL | QUICK | {"stages": 2, "localiser_rate": 0.0})
+    other = replace(first, learning_rate=first.learning_rate)
+    crop = replace(first, inputs="crop", stages=1)
+    ranker, _ = bench.fit(first, problem)
+    shared = list((bench.services.cache / "shared").iterdir())
+    bench.fit(other, problem, seed=0)
+    assert [path.name for path in (bench.services.cache / "shared").iterdir()] == [path.name for path in shared]
+    fresh, _ = bench.fit(replace(first, stages=1), problem)
+    weights = [one.network_.localisers.state_dict()["0.last.weight"] for one in (ranker, fresh)]
+    assert not torch.equal(*weights)
+    assert crop.stages == 1
+    from rankbench.files import read_state
+
+    (folder,) = [path for path in shared if path.is_dir() and (path / "state.json").exists()]
+    assert torch.equal(weights[0], torch.from_numpy(read_state(folder)["0.last.weight"]))
+
+
+def test_variant_c_uses_a_category_network_unless_another_feature_is_named():
+    registry = Registry.installed()
+    built = registry.build("rankers", "viralnet", {"variant": "C"})
+    assert [choice.name for choice in built.supplement] == ["category-network"]
+    named = ViralNet(variant="C", supplement=rankbench.Features("category-network"))
+    assert resolved(built)["supplement"] == resolved(named)["supplement"]
+    other = registry.build("rankers", "viralnet", {"variant": "MC", "supplement": ["cell-statistics"]})
+    assert [choice.name for choice in other.supplement] == ["cell-statistics"]
+    with pytest.raises(rankbench.DataError, match='variant "single" has no supplement'):
+        ViralNet(supplement=rankbench.Features("hog"))
+
+
+def test_variant_c_without_categories_is_not_applicable_and_says_why(bench):
+    squares = bright_squares(train=20, test=8, pairs=40)
+    images = rankbench.Images.from_arrays(list(squares.images))
+    bare = rankbench.Problem(images, squares.train, dict(squares.tests)).canonical()
+    with pytest.raises(
+        rankbench.NotApplicable, match="learns from the column 'category', which the training images lack"
+    ):
+        bench.fit(KINDS["viralnet-C"], bare)
+    alike = rankbench.Images.from_arrays(list(squares.images), columns={"category": ["a"] * len(squares.images)})
+    same = rankbench.Problem(alike, squares.train, dict(squares.tests)).canonical()
+    with pytest.raises(
+        rankbench.NotApplicable, match=r"needs two categories or more; the 20 training images have 1 \(a\)"
+    ):
+        bench.fit(KINDS["viralnet-C"], same)
+
+
+def test_the_category_network_learns_the_category(bench):
+    problem = bright_squares().canonical()
+    choice = {k: v for k, v in CATEGORIES.items() if k != "name"}
+    rows = bench.run(problem, Siamese(**SMALL, supplement=rankbench.Features(CATEGORIES)))
+    vectors = np.asarray(rows.features(problem.images, rankbench.Features(CATEGORIES))[:])
+    assert vectors.shape == (100, 16 * 4)
+    feature = CategoryNetwork(**choice, minimum_steps=60)
+    feature.fit(problem.images, SimpleRun())
+    logits = feature._fitted._applied(problem.images, SimpleRun(), False, "score")
+    found = np.unique(problem.images.columns["category"], return_inverse=True)[1]
+    assert (logits.argmax(1) == found).mean() > 0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 90, 3), (90, 90, 1)])
+def test_grey_tiny_and_oblong_images(shape):
+    values = [np.full(shape, level, np.uint8) for level in (0, 90, 200, 255)]
+    images = rankbench.Images.from_arrays([np.repeat(v, 3, axis=2) if shape[2] == 1 else v for v in values])
+    pairs = rankbench.Pairs([0, 1, 2], [1, 2, 3], [-1, -1, -1])
+    for kind in ("siamese-all", "viralnet"):
+        ranker = replace(KINDS[kind], minimum_steps=3, **QUICK).fit(images, pairs, SimpleRun())
+        assert np.isfinite(ranker.score(images, SimpleRun())).all()
+
+
+def test_one_image_is_scored_as_among_others(squares):
+    ranker = fitted(replace(KINDS["viralnet"], **QUICK), squares)
+    whole = ranker.score(squares.images, SimpleRun())
+    alone = ranker.score(squares.images.take(np.array([7])), SimpleRun())
+    assert alone == pytest.approx(whole[[7]], rel=1e-5)
+
+
+def test_ten_crops_are_the_mean_of_the_ten_views(squares):
+    ranker = fitted(replace(KINDS["siamese"], **QUICK), squares)
+    framing, network = ranker.framing(), ranker.network_.eval()
+    pixels = torch.from_numpy(SimpleRun().pixels(squares.images, framing.stored)[:])
+    with torch.no_grad():
+        each = [network([framing.view(pixels, *one)])[0].numpy() for one in framing.fixed(True)]
+    assert len(each) == 10
+    assert ranker.score(squares.images, SimpleRun()) == pytest.approx(np.mean(each, axis=0), abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_nothing_to_learn_from(squares):
+    images = squares.images
+    for ranker in (KINDS["siamese"], KINDS["viralnet"]):
+        with pytest.raises(rankbench.NotApplicable, match="needs training pairs"):
+            ranker.fit(images, rankbench.Pairs([], [], []), SimpleRun())
+        ties = rankbench.Pairs([0, 1], [1, 2], [0, 0])
+        with pytest.raises(rankbench.DataError, match="no ordered pairs to learn from, only ties"):
+            ranker.fit(images, ties, SimpleRun())
+        weightless = rankbench.Pairs([0, 1], [1, 2], [1, 1], [0.0, 0.0])
+        with pytest.raises(rankbench.NotApplicable, match="positive weight"):
+            ranker.fit(images, weightless, SimpleRun())
+    bare = rankbench.Images.from_arrays(list(images))
+    with pytest.raises(rankbench.NotApplicable, match="regression-cnn needs a score of each image"):
+        KINDS["regression"].fit(bare, squares.train, SimpleRun())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it is above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; it is not negative"),
+        ({"dropout": 1.0}, r"dropout is 1.0; it is in \[0, 1\)"),
+        ({"size": 8}, "at least 16 pixels"),
+        ({"weights": "file"}, "go together"),
+        ({"scale": 1.5}, "scale is in"),
+        ({"pyramid": (1.0, 0.5)}, "three factors"),
+        ({"localiser_rate": -0.1}, "localiser_rate is -0.1"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, message):
+    with pytest.raises(rankbench.DataError, match=message):
+        ViralNet(**parameters)
+
+
+def test_small_has_no_imagenet_weights_and_unknown_backbones_have_near_names(squares):
+    with pytest.raises(rankbench.DataError, match='"small" has no ImageNet weights'):
+        fitted(Siamese(backbone="small"), squares)
+    with pytest.raises(rankbench.DataError, match=r"no network named 'alexnett'\. Did you mean alexnet"):
+        fitted(Siamese(backbone="alexnett", weights="random", size=64), squares)
+    with pytest.raises(rankbench.DataError, match="'vit_b_16' has no convolutional maps"):
+        fitted(ViralNet(backbone="vit_b_16", weights="random"), squares)
+
+
+def test_a_stored_model_of_another_architecture_is_refused(squares):
+    state = fitted(replace(KINDS["siamese"], **QUICK), squares).state()
+    for other, what in (
+        (replace(KINDS["siamese"], width=8), "of another shape"),
+        (KINDS["viralnet"], "missing: trunk"),
+        (replace(KINDS["siamese"], backbone="small-foveal"), "of another shape"),
+    ):
+        with pytest.raises(rankbench.DataError, match=f"the stored model: does not fit .*{what}"):
+            other.load(state)
+
+
+def test_weights_from_a_file_start_the_network_and_a_file_with_missing_keys_is_refused(squares, tmp_path):
+    from rankbench_rankers import trunks
+
+    model = trunks.backbone("small", "random", None, 11, 4)
+    torch.save(model.state_dict(), tmp_path / "good.pth")
+    broken = {name: value for name, value in model.state_dict().items() if not name.startswith("features.4")}
+    torch.save(broken, tmp_path / "broken.pth")
+    built = {}
+    for name in ("good", "broken"):
+        ranker = Registry.installed().build("rankers", "siamese", {**SMALL, "weights": "file", "file": f"{name}.pth"})
+        ranker.file.path = tmp_path / ranker.file
+        built[name] = ranker
+    started = built["good"].made(0, 0).trunk.body.state_dict()
+    assert all(torch.equal(value, started[name]) for name, value in model.state_dict().items())
+    with pytest.raises(rankbench.DataError, match=r"broken.pth: does not fit SmallBackbone. missing: features.4"):
+        built["broken"].made(0, 0)
+
+
+def test_imagenet_weights_that_are_nowhere_are_missing_data(squares, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(OSError("offline")))
+    with pytest.raises(rankbench.MissingData, match="alexnet"):
+        fitted(Siamese(), squares)
+
+
+def test_validation_counts_ordered_pairs_and_halves_ties():
+    held = rankbench.Pairs([4, 9, 4, 7], [9, 7, 7, 9], [1, -1, 1, 0])
+    validation = ordered_right(held, np.random.default_rng(0))
+    assert validation.rows.tolist() == [4, 7, 9]
+    assert validation.judge(np.array([3.0, 2.0, 1.0])) == 1.0
+    assert validation.judge(np.array([1.0, 1.0, 2.0])) == pytest.approx((0 + 0 + 0.5) / 3)
+
+
+def test_held_out_pairs_share_no_image_with_fitted_ones_where_that_can_be(bench):
+    problem = bright_squares(train=60, test=10, pairs=1200).canonical()
+    run = bench.run(problem, KINDS["siamese"])
+    images, pairs = problem.training()
+    task, validation = KINDS["siamese"].task(images, pairs, run.door)
+    fitted_rows = {int(row) for side in task._sides for row in side}
+    assert not fitted_rows & set(validation.rows.tolist())
+    assert run.holdouts[0]["by"] == "images"
+    task, validation = replace(KINDS["siamese"], validation_pairs=0).task(images, pairs, run.door)
+    assert (task.items, validation) == (1200, None)
+
+
+def test_all_pairs_learn_more_from_as_many_images(bench):
+    """At one pass of each image, gradients of all its pairs order better than those of one pair."""
+    problem = bright_squares(train=60, test=40, pairs=1500).canonical()
+    found = {}
+    for pairs, batch in (("sampled", 8), ("all", 16)):
+        ranker = Siamese(**SMALL | {"pairs": pairs, "batch_size": batch, "validation_pairs": 0, "maximum_steps": 40})
+        one, run = bench.fit(ranker, problem)
+        found[pairs] = accuracy(bench.margins(one, problem, run), problem.tests["test"])
+    assert found["all"] > found["sampled"] - 0.02
+    assert found["all"] > 0.8
