@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from rankbench.errors import DataError, RankbenchError
+from rankbench.errors import DataError, RankbenchError, counted
 from rankbench.files import storing, write_file
 from rankbench.plugin import Dataset, Download
 from rankbench.unpack import unpack
@@ -50,7 +50,10 @@ class Interim(RankbenchError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a download: "there already", "fetched" or "failed", with the reason."""
+    """What became of a download: "there already", "fetched" or "failed", with the reason.
+
+    `path` is where it went, below the folder; of an archive its file's name.
+    """
 
     path: str
     status: str
@@ -77,7 +80,9 @@ class Fetcher:
     """Fetches into one dataset's folder.
 
     Args: source, another place than the listed one: a folder, or a URL that stands for what comes before a file's path
-        or name. jobs, files at once. offline, whether no connection may be made. say, told of each outcome.
+        or name. jobs, files at once. offline, whether no connection may be made. say, told of each outcome. moved,
+        told of an archive's name, what is counted ("bytes", or "files" as it is unpacked), how many, and of how many
+        (0: not known).
     """
 
     def __init__(
@@ -87,11 +92,12 @@ class Fetcher:
         jobs: int = 8,
         offline: bool = False,
         say: Callable[[Outcome, int, int], None] = lambda outcome, done, total: None,
+        moved: Callable[[str, str, int, int], None] = lambda name, unit, done, total: None,
     ) -> None:
-        self.folder, self.source, self.jobs, self.say = folder, source, jobs, say
+        self.folder, self.source, self.jobs, self.offline = folder, source, jobs, offline
+        self.say, self.moved = say, moved
         self.remote = "://" in source or not source
-        if self.remote and offline:
-            raise RankbenchError("offline: $RANKBENCH_OFFLINE is set. Unset it, or give a folder with --from.")
+        self.whole = True  # nothing that the dataset needs is missing, so that an archive unpacked before counts
         if not self.remote and not Path(source).is_dir():
             raise RankbenchError(f"--from {source}: is no folder, and no URL (http://… or https://…).")
         self.stop = threading.Event()
@@ -104,16 +110,28 @@ class Fetcher:
     def all(self, dataset: Dataset) -> list[Outcome]:
         """Everything the dataset lists, and what it lists once that has come."""
         outcomes: dict[str, Outcome] = {}
+        self.whole = all(need.found for need in dataset.needs(self.folder))
         while True:
             todo = {one_key(d): d for d in dataset.downloads(self.folder) if one_key(d) not in outcomes}
             if not todo:
                 break
+            self._check_offline(list(todo.values()))
             before = len(outcomes)
             outcomes |= dict(zip(todo, self._several(list(todo.values())), strict=True))
             if not any(one.status == FETCHED for one in list(outcomes.values())[before:]):
                 break
-        self._report(list(outcomes.values()))
+        if outcomes:
+            self._report(list(outcomes.values()))
         return list(outcomes.values())
+
+    def _check_offline(self, downloads: Sequence[Download]) -> None:
+        """RankbenchError where a connection would be needed and none may be made."""
+        lacking = [one for one in downloads if not self._is_there(one, self._target(one))]
+        if lacking and self.remote and self.offline:
+            raise RankbenchError(
+                f"offline: $RANKBENCH_OFFLINE is set, and {counted(len(lacking), 'file')} would have to be downloaded "
+                f"(first: {shown_name(lacking[0])}). Unset it, or give a folder with --from."
+            )
 
     def _several(self, downloads: Sequence[Download]) -> list[Outcome]:
         found: dict[int, Outcome] = {}
@@ -133,15 +151,16 @@ class Fetcher:
         """One file. Whatever is wrong with it is an outcome; a full disk is an error."""
         target = self._target(download)
         if self._is_there(download, target):
-            return Outcome(download.path, HERE)
+            return Outcome(shown_name(download), HERE)
         places = self._places(download)
-        reasons = [] if places else [f"{self.source} holds no {download.path}" if self.source else "it has no link"]
+        names = " or ".join(names_of(download))
+        reasons = [] if places else [f"{self.source} holds no {names}" if self.source else "it has no link"]
         for place in places:
             try:
                 return self._from(place, download, target)
             except (Refused, Interim, DataError) as error:
                 reasons.append(str(error))
-        return Outcome(download.path, FAILED, "; ".join(reasons))
+        return Outcome(shown_name(download), FAILED, "; ".join(reasons))
 
     def _from(self, place: str, download: Download, target: Path) -> Outcome:
         self._drafts.mkdir(parents=True, exist_ok=True)
@@ -159,7 +178,7 @@ class Fetcher:
             finally:
                 for left in (part, part.with_suffix(".json")):
                     left.unlink(missing_ok=True)
-        return Outcome(download.path, FETCHED, "", place, digest, size)
+        return Outcome(shown_name(download), FETCHED, "", place, digest, size)
 
     def _place(self, part: Path, digest: str, download: Download, target: Path, place: str) -> None:
         if download.kind != "archive":
@@ -169,7 +188,8 @@ class Fetcher:
         archive = part.with_name(name_of(place) or part.name)
         os.replace(part, archive)
         try:
-            files = unpack(archive, target, download.strip)
+            name = shown_name(download)
+            files = unpack(archive, target, download.strip, lambda done, of: self.moved(name, "files", done, of))
         finally:
             archive.unlink(missing_ok=True)
         stamp = {"url": place, "sha256": digest, "files": len(files)}
@@ -191,18 +211,18 @@ class Fetcher:
         return self._drafts / f"{hashlib.sha256(one_key(download).encode()).hexdigest()[:32]}.done.json"
 
     def _is_there(self, download: Download, target: Path) -> bool:
-        return self._stamp(download).exists() if download.kind == "archive" else target.is_file()
+        if download.kind == "archive":  # what it held may have been deleted since, or not have been what is needed
+            return self.whole and self._stamp(download).exists()
+        return target.is_file()
 
     def _places(self, download: Download) -> list[str]:
         """Where to look, one after another."""
         if not self.source:
             return list(download.urls)
-        names = [download.path] if download.kind != "archive" else []
-        names += filter(None, (*map(name_of, download.urls), name_of(download.path)))
         if self.remote:
             base = self.source if self.source.endswith("/") else f"{self.source}/"
-            return [urljoin(base, name) for name in dict.fromkeys(names)]
-        return [str(path) for name in dict.fromkeys(names) if (path := Path(self.source) / name).is_file()]
+            return [urljoin(base, name) for name in names_of(download)]
+        return [str(path) for name in names_of(download) if (path := Path(self.source) / name).is_file()]
 
     # -- over the network
 
@@ -232,7 +252,7 @@ class Fetcher:
                     part.unlink(missing_ok=True)
                     raise Interim(f"{url}: sent another part than asked for")
                 remember(part, url, answer)
-                self._receive(answer, part, begin, download.most)
+                self._receive(answer, part, begin, download)
         except Refused:
             part.unlink(missing_ok=True)
             raise
@@ -278,8 +298,8 @@ class Fetcher:
         gone = {404: "not found", 410: "gone", 403: "forbidden", 401: "needs a login"}.get(status, answer.reason)
         raise Refused(f"{url}: HTTP {status}, {gone}")
 
-    def _receive(self, answer: Any, part: Path, begin: int, most: int) -> None:
-        length = answer.headers.get("content-length", "")
+    def _receive(self, answer: Any, part: Path, begin: int, download: Download) -> None:
+        length, most = answer.headers.get("content-length", ""), download.most
         expected = begin + int(length) if length.isdigit() else None
         if expected is not None and expected > most:
             part.unlink(missing_ok=True)
@@ -295,6 +315,8 @@ class Fetcher:
                     file.truncate(0)
                     raise Refused(f"{answer.url}: sends more than the {most:,} bytes that are accepted")
                 file.write(piece)
+                if download.kind == "archive":
+                    self.moved(shown_name(download), "bytes", size, expected or 0)
                 spent = time.monotonic() - began
                 if spent > PATIENCE and (size - begin) / spent < SLOWEST:
                     raise Refused(f"{answer.url}: sends fewer than {SLOWEST} bytes a second")
@@ -352,6 +374,18 @@ def name_of(url: str) -> str:
     """The file name at the end of a URL or path."""
     name = unquote(urlsplit(url).path).rsplit("/", 1)[-1] if "://" in url else PurePosixPath(url).name
     return "" if name in (".", "..") or "\\" in name or "\0" in name else name
+
+
+def names_of(download: Download) -> list[str]:
+    """What the file may be called in another place."""
+    names = [download.path] if download.kind != "archive" else []
+    names += filter(None, (*map(name_of, download.urls), name_of(download.path)))
+    return list(dict.fromkeys(names))
+
+
+def shown_name(download: Download) -> str:
+    """What a message calls it: where it goes, and an archive, which goes to many places, by its file's name."""
+    return next(iter(names_of(download)), download.path) if download.kind == "archive" else download.path
 
 
 def file_digest(path: Path) -> str:

@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -38,12 +38,14 @@ class Entry:
     key: Any
 
 
-def unpack(archive: Path, folder: Path, strip: bool = False) -> list[str]:
+def unpack(
+    archive: Path, folder: Path, strip: bool = False, advance: Callable[[int, int], None] = lambda done, of: None
+) -> list[str]:
     """Unpack a zip or tar file into a folder, over files of the same names. Returns their paths.
 
     Everything is checked, and unpacked beside the folder's files, before the first of them is touched.
 
-    Args: strip, whether the one folder at the top is left out.
+    Args: strip, whether the one folder at the top is left out; advance, told of each file that is unpacked.
     Raises: DataError for anything that is no archive, or no harmless one.
     """
     draft = archive.with_name(f"{archive.name}.unpacked")
@@ -52,8 +54,9 @@ def unpack(archive: Path, folder: Path, strip: bool = False) -> list[str]:
         with opened(archive) as (entries, read):
             names = checked(archive, entries, strip)
             left = limit(archive)
-            for entry, name in zip(entries, names, strict=True):
+            for number, (entry, name) in enumerate(zip(entries, names, strict=True), 1):
                 left = write(archive, read(entry), draft / name, left)
+                advance(number, len(names))
         for name in names:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -242,6 +242,53 @@ def test_an_archive_is_unpacked_and_not_fetched_again(site, tmp_path):
     assert "is neither a zip nor a tar file; it begins with b'<html>'" in one(tmp_path, two).reason
 
 
+def test_offline_is_fine_where_all_is_there(tmp_path):
+    (tmp_path / "b").write_text("x")
+    (outcome,) = Fetcher(tmp_path, offline=True).all(Listed(Download(("http://x/b",), "b")))
+    assert outcome.status == "there already"
+
+
+def test_an_archive_is_fetched_again_while_something_is_missing(site, tmp_path):
+    class Needy(Listed):
+        def needs(self, root):
+            return [rankbench.Need(root / "labels.txt", (root / "labels.txt").is_file())]
+
+    site.files["data.zip"] = zipped(other="1")
+    dataset = Needy(Download((site.url + "data.zip",), ".", "archive"))
+    assert [Fetcher(tmp_path).all(dataset)[0].status for _ in range(2)] == ["fetched", "fetched"], "it lacks the labels"
+    site.files["data.zip"] = zipped(labels__txt="1").replace(b"labels/txt", b"labels.txt")
+    assert [Fetcher(tmp_path).all(dataset)[0].status for _ in range(2)] == ["fetched", "there already"]
+    (tmp_path / "labels.txt").unlink()
+    assert Fetcher(tmp_path).all(dataset)[0].status == "fetched"
+    assert site.asked == {"data.zip": 4}
+
+
+def test_an_archive_goes_by_its_own_name(site, tmp_path):
+    (tmp_path / "disk").mkdir()
+    listed = Listed(Download((site.url + "data.zip",), ".", "archive"))
+    (outcome,) = Fetcher(tmp_path / "to", str(tmp_path / "disk")).all(listed)
+    assert outcome.reason == f"{tmp_path / 'disk'} holds no data.zip"
+    report = json.loads((tmp_path / "to" / ".fetch" / "report.json").read_text())
+    assert report["files"][0]["path"] == "data.zip"
+
+
+def test_nothing_listed_leaves_no_report(tmp_path):
+    assert Fetcher(tmp_path / "to").all(Listed()) == []
+    assert not (tmp_path / "to").exists()
+
+
+def test_how_far_an_archive_has_come_is_told(site, tmp_path):
+    body = site.files["data.zip"] = zipped(a="1" * 300_000, b="2")
+    told = []
+    Fetcher(tmp_path, moved=lambda *what: told.append(what)).all(
+        Listed(Download((site.url + "data.zip",), ".", "archive"))
+    )
+    came = [(done, of) for name, unit, done, of in told if unit == "bytes"]
+    assert came == sorted(came)
+    assert came[-1] == (len(body), len(body))
+    assert [what for what in told if what[1] == "files"] == [("data.zip", "files", k, 2) for k in (1, 2)]
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_from_a_folder(tmp_path, nested):
     source, target = tmp_path / "disk", tmp_path / "data"
@@ -270,8 +317,10 @@ def test_from_another_address(site, tmp_path):
 
 
 def test_offline_and_wrong_places_are_refused(tmp_path):
-    with pytest.raises(RankbenchError, match=r"offline: \$RANKBENCH_OFFLINE is set"):
-        Fetcher(tmp_path, offline=True)
+    listed = Listed(Download(("http://gone.example/a.zip",), ".", "archive"), Download(("http://x/b",), "b"))
+    message = r"offline: \$RANKBENCH_OFFLINE is set, and 2 files would .*\(first: a.zip\). Unset it, or give a folder"
+    with pytest.raises(RankbenchError, match=message):
+        Fetcher(tmp_path, offline=True).all(listed)
     with pytest.raises(RankbenchError, match="is no folder, and no URL"):
         Fetcher(tmp_path, "nowhere")
     with pytest.raises(RankbenchError, match="leads out of its folder"):
