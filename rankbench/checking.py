@@ -5,8 +5,9 @@ Counts are of each problem as the dataset yields it, before unreadable images an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from numpy.typing import NDArray
 
 from rankbench.errors import NotApplicable, UnreadableImage, counted
 from rankbench.images import Images
-from rankbench.loading import Data, DatasetChoice, blaming
+from rankbench.loading import Data, DatasetChoice, FileMemo, blaming
 from rankbench.pairs import Pairs
 from rankbench.plugin import Count
 from rankbench.problem import Problem
 
-Advance = Callable[[int, int], None]  # images decoded, of how many
+Advance = Callable[[str, int, int], None]  # what is done with images (read, decode), with how many, of how many
 
 
 @dataclass
@@ -28,7 +29,8 @@ class Checked:
 
     Attributes:
         counts: of the files. problems: facets and counts of each problem. wrong: what must be mended. remarks: what a
-        user should know. fingerprints: of each problem, in the same order.
+        user should know. fingerprints: of each problem, in the same order. files: path, bytes and sha-256 of the files
+        that hold the judgements.
     """
 
     counts: list[Count] = field(default_factory=list)
@@ -36,6 +38,7 @@ class Checked:
     wrong: list[str] = field(default_factory=list)
     remarks: dict[str, list[str]] = field(default_factory=dict)  # and of which problems
     fingerprints: list[str] = field(default_factory=list)
+    files: list[tuple[Path, int, str]] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -45,7 +48,7 @@ class Checked:
 
 
 def checked(
-    data: Data, choice: DatasetChoice, decode: bool = True, advance: Advance = lambda done, of: None
+    data: Data, choice: DatasetChoice, decode: bool = True, advance: Advance = lambda what, done, of: None
 ) -> Checked:
     """Check a dataset whose files are there.
 
@@ -53,12 +56,13 @@ def checked(
     Raises: DataError where a file is wrong.
     """
     dataset, folder, found = data.dataset(choice), data.folder(choice), Checked()
+    found.files = annotation_files(data, choice)
     with blaming(data.registry, choice):
         found.counts = list(dataset.counts(folder))
-        every = data.facets(choice) or [{}]
     seen: set[bytes] = set()
     lost: set[str] = set()
-    for facets in every:
+    memo, together = ToldMemo(data.memo, advance), Together()
+    for facets in data.facets(choice) or [{}]:
         with blaming(data.registry, choice):
             problem = dataset.problem(folder, facets)
             published = dict(dataset.published(facets))
@@ -66,15 +70,35 @@ def checked(
         for note in problem.notes:
             remark(found.remarks, note, label)
         if problem.images.has_content:
-            problem.images.with_digests(data.memo)
+            problem.images.with_digests(memo)
             if decode:
                 lost |= unreadable(problem.images, seen, advance)
             about_copies(problem, label, found)
         found.problems.append((dict(facets), problem_counts(problem, published)))
-        about_pairs(problem, label, found)
+        together.add(problem, label)
+        about_pairs(problem, label, found, bool(published))
         found.fingerprints.append(problem.canonical(data.memo).fingerprint)
+    found.remarks = dict(together.remarks()) | found.remarks  # what concerns several problems comes first
     found.wrong += sorted(lost)
     return found
+
+
+def annotation_files(data: Data, choice: DatasetChoice) -> list[tuple[Path, int, str]]:
+    """Path, bytes and sha-256 of each file that the dataset needs beside its images."""
+    paths = list(dict.fromkeys(need.path for need in data.needs(choice) if not need.images and need.path.is_file()))
+    digests = data.memo.digests(paths)
+    return [(path, path.stat().st_size, row.tobytes().hex()) for path, row in zip(paths, digests, strict=True)]
+
+
+@dataclass(frozen=True)
+class ToldMemo:
+    """The memo of digests, which tells how far it has come."""
+
+    memo: FileMemo
+    advance: Advance
+
+    def digests(self, paths: Sequence[Path]) -> NDArray[np.uint8]:
+        return self.memo.digests(paths, lambda done, of: self.advance("read", done, of))
 
 
 def remark(remarks: dict[str, list[str]], text: str, label: str) -> None:
@@ -124,11 +148,11 @@ def unreadable(images: Images, seen: set[bytes], advance: Advance) -> set[str]:
         return ""
 
     messages = set()
-    advance(0, len(rows))
+    advance("decode", 0, len(rows))
     jobs = Parallel(n_jobs=-1, backend="threading", return_as="generator")
     for number, message in enumerate(jobs(delayed(look)(row) for row in rows), 1):
         messages |= {message} - {""}
-        advance(number, len(rows))
+        advance("decode", number, len(rows))
     return messages
 
 
@@ -158,27 +182,58 @@ def name_of(images: Images, row: int) -> str:
 # ------------------------------------------------------------------------------------------------------------- pairs
 
 
-def about_pairs(problem: Problem, label: str, found: Checked) -> None:
-    """Overlap of training and tests, images nobody judged, what contradicts itself, what hangs together."""
-    training = problem.training_rows()
-    for name, pairs in problem.tests.items():
-        shared = np.intersect1d(training, np.flatnonzero(problem.rows_of(pairs)))
-        if len(shared):
-            first = name_of(problem.images, int(shared[0]))
-            text = f"{counted(len(shared), 'image')} both in training and in test {name!r} (first: {first})"
-            remark(found.remarks, f"{text}; reason given: {problem.overlap}", label)
-    used = np.union1d(training, problem.test_rows())
-    if len(used) < len(problem.images):
-        idle = np.setdiff1d(np.arange(len(problem.images)), used)
-        first = name_of(problem.images, int(idle[0]))
-        remark(found.remarks, f"{counted(len(idle), 'image')} in no pair (first: {first})", label)
+@dataclass
+class Together:
+    """What only all problems together tell: images that none of them judges, and those on both sides.
+
+    Attributes: judged, names of images in a pair of any problem; idle, of those listed in a problem but in none of its
+        pairs; shared, by test and reason: how many images, the first of them and the problem's label.
+    """
+
+    judged: set[str] = field(default_factory=set)
+    idle: dict[str, None] = field(default_factory=dict)
+    shared: dict[tuple[str, str | None], list[tuple[int, str, str]]] = field(default_factory=dict)
+
+    def add(self, problem: Problem, label: str) -> None:
+        """Take a problem into account; one without pairs says nothing of either."""
+        paired = problem.rows_of(problem.train)
+        for name, pairs in problem.tests.items():
+            tested = problem.rows_of(pairs)
+            both = np.intersect1d(problem.training_rows(), np.flatnonzero(tested))
+            paired |= tested
+            if len(both):
+                first = name_of(problem.images, int(both[0]))
+                self.shared.setdefault((name, problem.overlap), []).append((len(both), first, label))
+        if paired.any():
+            self.judged.update(name_of(problem.images, row) for row in np.flatnonzero(paired).tolist())
+            self.idle |= {name_of(problem.images, row): None for row in np.flatnonzero(~paired).tolist()}
+
+    def remarks(self) -> Iterator[tuple[str, list[str]]]:
+        """Each remark with the problems it is about; of the images in no pair these are all."""
+        for (name, reason), cases in self.shared.items():
+            least, most = min(count for count, *_ in cases), max(count for count, *_ in cases)
+            many = counted(most, "image") if least == most else f"{least:,} to {counted(most, 'image')}"
+            text = f"{many} both in training and in test {name!r} (first: {cases[0][1]})"
+            yield f"{text}; reason given: {reason}", [label for *_, label in cases]
+        idle = [name for name in self.idle if name not in self.judged]
+        if idle:
+            yield f"{counted(len(idle), 'image')} in no pair (first: {idle[0]})", []
+
+
+def about_pairs(problem: Problem, label: str, found: Checked, published: bool) -> None:
+    """What contradicts itself, and what hangs together.
+
+    Parts that were never compared matter in training, where one ranking is learned. Published tests are often made of
+    pairs that share no image; a user's own tests are spoken of.
+    """
     for name, pairs in split_pairs(problem):
-        for text in about_judgements(pairs, len(problem.images), problem.images.columns.get("score")):
+        parts = name == "train" or not published
+        for text in about_judgements(pairs, len(problem.images), problem.images.columns.get("score"), parts):
             remark(found.remarks, f"{name}: {text}", label)
 
 
-def about_judgements(pairs: Pairs, images: int, score: NDArray[Any] | None) -> Iterator[str]:
-    """What one set of pairs says twice, against itself, or in circles, and whether it hangs together."""
+def about_judgements(pairs: Pairs, images: int, score: NDArray[Any] | None, parts: bool = True) -> Iterator[str]:
+    """What one set of pairs says twice, against itself, or in circles, and whether it hangs together (with `parts`)."""
     low, high = np.minimum(pairs.left, pairs.right).astype(np.int64), np.maximum(pairs.left, pairs.right)
     label = np.where(pairs.left == low, pairs.judgement, -pairs.judgement)
     code = low * images + high
@@ -194,11 +249,11 @@ def about_judgements(pairs: Pairs, images: int, score: NDArray[Any] | None) -> I
             f"{counted(repeated, 'pair')} judged more than once, {against:,} of them with opposite labels and "
             f"{unsure:,} once as a tie and once not"
         )
-    yield from about_graph(pairs, images, score)
+    yield from about_graph(pairs, images, score, parts)
 
 
-def about_graph(pairs: Pairs, images: int, score: NDArray[Any] | None) -> Iterator[str]:
-    """Components of the pairs, and circles in their order; an order that follows a score has none."""
+def about_graph(pairs: Pairs, images: int, score: NDArray[Any] | None, parts: bool) -> Iterator[str]:
+    """Components of the pairs (with `parts`), and circles in their order; an order that follows a score has none."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -207,14 +262,15 @@ def about_graph(pairs: Pairs, images: int, score: NDArray[Any] | None) -> Iterat
         found: NDArray[Any] = connected_components(graph.tocsr(), directed=directed, connection="strong")[1]
         return found
 
-    touched = np.flatnonzero(np.bincount(pairs.left, minlength=images) + np.bincount(pairs.right, minlength=images))
-    sizes = np.bincount(components(pairs.left, pairs.right, False)[touched])
-    parts = np.sort(sizes[sizes > 0])[::-1]
-    if len(parts) > 1:
-        yield (
-            f"{len(parts):,} connected components (the largest has {parts[0]:,} of {len(touched):,} images): images of "
-            "two components were never compared, even through others"
-        )
+    if parts:
+        touched = np.flatnonzero(np.bincount(pairs.left, minlength=images) + np.bincount(pairs.right, minlength=images))
+        sizes = np.bincount(components(pairs.left, pairs.right, False)[touched])
+        sizes = np.sort(sizes[sizes > 0])[::-1]
+        if len(sizes) > 1:
+            yield (
+                f"{len(sizes):,} connected components (the largest has {sizes[0]:,} of {len(touched):,} images): "
+                "images of two components were never compared, even through others"
+            )
     ordered = pairs if pairs.ordered.all() else pairs.take(pairs.ordered)
     if score is not None and (np.sign(score[ordered.left] - score[ordered.right]) == ordered.judgement).all():
         return
@@ -240,6 +296,7 @@ def as_json(found: Checked) -> dict[str, Any]:
         "good": found.good,
         "wrong": found.wrong,
         "remarks": remarks(found),
+        "files": [{"path": str(path), "bytes": size, "sha256": digest} for path, size, digest in found.files],
         "counts": rows(found.counts),
         "problems": [
             {"facets": facets, "fingerprint": mark, "counts": rows(counts)}

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rankbench.errors import BenchmarkError, MissingData, RankbenchError, counted
+from rankbench.errors import BenchmarkError, DataError, Interrupted, MissingData, RankbenchError, StoreError, counted
 
 INDENT = "    "
 SHOWN = 5  # examples of each reason why files could not be fetched
+LISTED = 20  # remarks and problems that are printed
+EVERY = 10.0  # seconds between two lines about one archive where no bar can be shown
 
 root_option = click.option("--data", type=click.Path(path_type=Path), help="Data root [$RANKBENCH_DATA or ./data].")
 cache_option = click.option(
@@ -103,6 +107,22 @@ def parameter(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
+def each(chosen: Sequence[Any], work: Callable[[Any], int]) -> int:
+    """The largest exit code of `work` over the datasets; where one fails the others are looked at all the same."""
+    worst = 0
+    for choice in chosen:
+        try:
+            code = work(choice)
+        except Interrupted:
+            raise
+        except RankbenchError as error:
+            text = str(error)
+            click.echo(f"Error: {text if choice.label in text else f'dataset {choice.label}: {text}'}", err=True)
+            code = 3 if isinstance(error, MissingData) else 1 if isinstance(error, StoreError) else 2
+        worst = max(worst, code)
+    return worst
+
+
 # ------------------------------------------------------------------------------------------------------------- list
 
 
@@ -116,11 +136,15 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
 
     Without NAME: every installed dataset, and every benchmark in ./benchmarks.
     """
+    from rankbench.loading import listed_needs
+
     found = opened(data, cache)
     if not names:
         names = (*found.registry.names("datasets"), *map(str, sorted(Path("benchmarks").glob("*.toml"))))
     rows = [status(found, name, choice) for name in names for choice in choices(found, name, None, ())]
     if as_json:
+        for row in rows:
+            row["needs"] = [{**vars(need), "path": str(need.path)} for need in row["needs"]]
         click.echo(json.dumps(rows, indent=1))
         return
     width = max(len(row["dataset"]) for row in rows)
@@ -132,9 +156,8 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
             last = row["benchmark"]
         click.echo(f"  {row['dataset']:<{width}}  {row['status']}")
         if not row["benchmark"]:
-            for need in row["needs"]:
-                if not need["found"]:
-                    click.echo(f"{INDENT}{need['path']}\n{INDENT}{INDENT}{need['get']}")
+            for line in listed_needs([need for need in row["needs"] if not need.found]):
+                click.echo(f"{INDENT}{line}")
 
 
 def status(found: Any, name: str, choice: Any) -> dict[str, Any]:
@@ -144,7 +167,7 @@ def status(found: Any, name: str, choice: Any) -> dict[str, Any]:
         needs = found.needs(choice)
     except RankbenchError as error:
         return about | {"status": f"cannot be looked at: {error}"}
-    about["needs"] = [{**vars(need), "path": str(need.path)} for need in needs]
+    about["needs"] = needs
     if any(not need.found and not need.images for need in needs):
         return about | {"status": "missing"}
     return about | {"status": "there" if all(need.found for need in needs) else "there, without all images"}
@@ -163,6 +186,7 @@ def describe(name: str, folder: str | None, data: Path | None, cache: Path | Non
 
     Besides: where its files are looked for, and which of them are there.
     """
+    from rankbench.loading import listed_needs
     from rankbench.registry import description
 
     found = opened(data, cache)
@@ -171,10 +195,13 @@ def describe(name: str, folder: str | None, data: Path | None, cache: Path | Non
         click.echo(f"{choice.name} [{plugin.distribution}]\n\n{description(plugin.load())}\n")
         needs = found.needs(choice)
         click.echo("Files:" if needs else "Files: it reads none from the data root.")
-        for need in needs:
-            click.echo(f"  {'there  ' if need.found else 'MISSING'}  {need.path}")
-            if not need.found:
-                click.echo(f"{INDENT}{INDENT}   {need.get}")
+        for need in filter(lambda need: need.found, needs):
+            click.echo(f"  there  {need.path}")
+        lines = listed_needs([need for need in needs if not need.found])
+        if lines:
+            click.echo("MISSING:")
+        for line in lines:
+            click.echo(line)
 
 
 # ------------------------------------------------------------------------------------------------------------ check
@@ -202,69 +229,103 @@ def check(
 ) -> None:
     """Count what is there, hold it against what was published, and decode every image.
 
-    Exit codes: 0 all good, 1 a count differs or an image cannot be read, 2 a file is wrong, 3 data is missing.
+    NAME may be a benchmark file: a dataset that fails keeps none of the others from being checked.
+
+    Exit codes, of several datasets the largest: 0 all good, 1 a count differs or an image cannot be read, 2 a file is
+    wrong, 3 data is missing.
     """
     found = opened(data, cache)
-    worst = 0
-    for choice in choices(found, name, folder, parameters):
-        lacking = found.missing(choice)
-        for need in lacking:
-            click.echo(f"{choice.label}: missing: {need.path}\n{INDENT}{need.get}", err=True)
-        if any(not need.images for need in lacking):
-            worst = 3
-            continue
-        worst = max(worst, 3 if lacking else 0, print_check(found, choice, not no_decode, as_json))
+    reports: list[dict[str, Any]] = []
+
+    def one(choice: Any) -> int:
+        report: dict[str, Any] = {"dataset": choice.label}
+        reports.append(report)
+        try:
+            return check_one(found, choice, not no_decode, report, as_json)
+        except RankbenchError as error:
+            report.update(good=False, error=str(error))
+            raise
+
+    worst = each(choices(found, name, folder, parameters), one)
+    if as_json:  # one document, whatever a benchmark names
+        click.echo(json.dumps(reports if name.endswith(".toml") else reports[0], indent=1))
     context.exit(worst)
 
 
-def print_check(found: Any, choice: Any, decode: bool, as_json: bool) -> int:
-    from tabulate import tabulate
+def check_one(found: Any, choice: Any, decode: bool, report: dict[str, Any], as_json: bool) -> int:
+    """Check one dataset, fill its report, and print it unless that is asked for as JSON."""
+    from rankbench.checking import as_json as told
+    from rankbench.checking import checked
+    from rankbench.loading import missing_message
 
-    from rankbench.checking import as_json as report
-    from rankbench.checking import checked, remarks, table
-
+    lacking = found.missing(choice)
+    if lacking:
+        report.update(good=False, missing=[{"path": str(need.path), "get": need.get} for need in lacking])
+        click.echo(missing_message(choice, lacking), err=True)
+    if any(not need.images for need in lacking):
+        return 3
     try:
         with bar("images") as advance:
             result = checked(found, choice, decode, advance)
-    except MissingData as error:
-        click.echo(f"Error: {error}", err=True)
-        return 3
-    if as_json:
-        click.echo(json.dumps({"dataset": choice.label, **report(result)}, indent=1))
-        return 0 if result.good else 1
+    except DataError as error:
+        if not lacking or isinstance(error, MissingData):
+            raise
+        raise MissingData(f"{error}\nPerhaps because images are missing.") from error
+    report.update(told(result))
+    report["good"] &= not lacking
+    if not as_json:
+        print_check(choice, found.folder(choice), result, bool(lacking))
+    return 3 if lacking else 0 if result.good else 1
+
+
+def print_check(choice: Any, folder: Path, result: Any, lacking: bool) -> None:
+    from tabulate import tabulate
+
+    from rankbench.checking import remarks, table
+
     click.echo(f"{choice.label}: {counted(len(result.problems), 'problem')}")
-    rows = table(result)
-    headers = ("", "found", "published", "", "of")
-    click.echo(
-        tabulate(
-            rows, headers, tablefmt="simple", colalign=("left", "right", "right", "left", "left"), disable_numparse=True
-        )
-    )
+    headers, align = ("", "found", "published", "", "of"), ("left", "right", "right", "left", "left")
+    click.echo(tabulate(table(result), headers, tablefmt="simple", colalign=align, disable_numparse=True))
+    if result.files:
+        click.echo(f"\nFiles below {folder} (sha-256, bytes):")
+        for path, size, digest in result.files:
+            shown = path.relative_to(folder) if path.is_relative_to(folder) else path
+            click.echo(f"  {digest[:16]}  {size:>13,}  {shown}")
     for title, texts in (("Wrong", result.wrong), ("Remarks", remarks(result))):
         if texts:
             click.echo(f"\n{title}:")
-            for text in texts[:20]:
-                click.echo(f"  {text}")
-            if len(texts) > 20:
-                click.echo(f"  … and {len(texts) - 20} more (--json lists all)")
-    click.echo("\nGood." if result.good else "\nNot as published, or not whole.")
-    for (facets, _), mark in list(zip(result.problems, result.fingerprints, strict=True))[:20]:
-        click.echo(f"  {mark[:16]}  {' '.join(f'{k}={v}' for k, v in facets.items()) or choice.name}")
-    return 0 if result.good else 1
+            some(texts)
+    good = "What is there is good, but data is missing." if lacking else "Good."
+    click.echo(f"\n{good if result.good else 'Not as published, or not whole.'}")
+    marks = zip(result.problems, result.fingerprints, strict=True)
+    some([f"{mark[:16]}  {' '.join(f'{k}={v}' for k, v in of.items()) or choice.name}" for (of, _), mark in marks])
+
+
+def some(texts: list[str]) -> None:
+    """The first lines, and how many there are beside."""
+    for text in texts[:LISTED]:
+        click.echo(f"  {text}")
+    if len(texts) > LISTED:
+        click.echo(f"  … and {len(texts) - LISTED} more (--json lists all)")
 
 
 @contextmanager
 def bar(unit: str) -> Iterator[Any]:
-    """A progress bar on a terminal: a function told how much is done, of how much."""
+    """A progress bar on a terminal: a function told what is done, with how many, of how many."""
     from tqdm import tqdm
 
     from rankbench.progress import terminal
 
-    with tqdm(total=0, unit=f" {unit}", disable=not terminal(), leave=False) as shown:
+    if not terminal():
+        yield lambda what, done, of: None
+        return
+    width = shutil.get_terminal_size().columns or 80  # some terminals say 0
+    with tqdm(total=0, unit=f" {unit}", leave=False, ncols=width, nrows=20) as shown:
 
-        def advance(done: int, of: int) -> None:
-            if shown.total != of:
+        def advance(what: str, done: int, of: int) -> None:
+            if (shown.total, shown.desc) != (of, f"{what}: "):
                 shown.reset(of)
+                shown.set_description(what)
             shown.update(done - shown.n)
 
         yield advance
@@ -295,40 +356,36 @@ def fetch(
 ) -> None:
     """Download what may be downloaded; what is there already stays.
 
-    Interrupted, it resumes. With $RANKBENCH_OFFLINE set, no connection is made. FOLDER or URL given by --from is looked
-    into for a file's path or name. The dataset's .fetch/report.json says what became of each file.
+    Interrupted, it resumes. With $RANKBENCH_OFFLINE set (to anything but 0, no or false), no connection is made. FOLDER
+    or URL given by --from is looked into for a file's path or name. The dataset's .fetch/report.json says what became
+    of each file. NAME may be a benchmark file: a dataset that cannot be had keeps none of the others from being
+    fetched.
 
-    Exit codes: 0 all there, 1 some could not be had, 2 nothing of it may be downloaded.
+    Exit codes, of several datasets the largest: 0 all there, 1 some could not be had or is still missing, 2 nothing of
+    it may be downloaded.
     """
     found = opened(data, cache)
-    worst = 0
-    for choice in choices(found, name, folder, parameters):
-        worst = max(worst, fetch_one(found, choice, source, jobs))
-    context.exit(worst)
+    context.exit(each(choices(found, name, folder, parameters), lambda one: fetch_one(found, one, source, jobs)))
 
 
 def fetch_one(found: Any, choice: Any, source: str, jobs: int) -> int:
     from rankbench.fetch import FAILED, Fetcher
-    from rankbench.loading import blaming
+    from rankbench.loading import blaming, missing_message
 
     folder = found.folder(choice)
     with bar("files") as advance:
-
-        def say(outcome: Any, done: int, of: int) -> None:
-            advance(done, of)
-            if not sys.stderr.isatty() and done % 500 == 0:
-                click.echo(f"{done:,} of {of:,} files", err=True)
-
-        fetcher = Fetcher(folder, source, jobs, bool(os.environ.get("RANKBENCH_OFFLINE")), say)
+        shown = Shown(advance)
+        fetcher = Fetcher(folder, source, jobs, offline(), shown.file, shown.archive)
         with blaming(found.registry, choice):
             outcomes = fetcher.all(found.dataset(choice))
-    if not outcomes:
-        gets = list(dict.fromkeys(need.get for need in found.missing(choice)))
-        raise RankbenchError(
-            f"nothing of {choice.label} may be downloaded. " + (" ".join(gets) or "All of it is there.")
-        )
+    found.look_again()
+    lacking = found.missing(choice)
+    if not outcomes and lacking:
+        gets = dict.fromkeys(need.get for need in lacking)
+        raise RankbenchError(f"nothing of {choice.label} may be downloaded. {' '.join(gets)}")
     counts = Counter(outcome.status for outcome in outcomes)
-    click.echo(f"{choice.label}: " + ", ".join(f"{count:,} {status}" for status, count in counts.items()))
+    said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    click.echo(f"{choice.label}: {said or 'all of it is there; nothing to fetch'}")
     for outcome in outcomes:
         if outcome.sha256 and not outcome.path.startswith("images/"):
             click.echo(f"  {outcome.url}\n    {outcome.size:,} bytes, sha-256 {outcome.sha256}")
@@ -337,4 +394,41 @@ def fetch_one(found: Any, choice: Any, source: str, jobs: int) -> int:
         click.echo(f"  {outcome.path}: {outcome.reason}", err=True)
     if len(failed) > SHOWN:
         click.echo(f"  … and {len(failed) - SHOWN} more: {folder / '.fetch' / 'report.json'}", err=True)
-    return 1 if failed else 0
+    if lacking:
+        click.echo(f"Still missing: {missing_message(choice, lacking)}", err=True)
+    return 1 if failed or lacking else 0
+
+
+def offline() -> bool:
+    """Whether $RANKBENCH_OFFLINE forbids connections: set, and to none of the words that say no."""
+    return os.environ.get("RANKBENCH_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+class Shown:
+    """What a fetch shows: on a terminal its bar, and beside it how far an archive is; else a line now and then."""
+
+    def __init__(self, advance: Callable[[str, int, int], None]) -> None:
+        self.advance, self.said = advance, time.monotonic()
+        self.bar, self.done, self.of = sys.stderr.isatty(), 0, 0
+
+    def file(self, outcome: Any, done: int, of: int) -> None:
+        """One file has come, or cannot be had."""
+        self.done, self.of = done, of
+        self.advance("fetched", done, of)
+        if not self.bar and done % 500 == 0:
+            click.echo(f"{done:,} of {of:,} files", err=True)
+
+    def archive(self, name: str, unit: str, done: int, of: int) -> None:
+        """Some of an archive has come, or was unpacked."""
+        now = time.monotonic()
+        if now - self.said < (0.2 if self.bar else EVERY):
+            return
+        self.said = now
+        if unit == "files":
+            text = f"{name}: unpacked {done:,} of {of:,} files"
+        else:
+            text = f"{name}: {done / 1e6:,.0f}" + (f" of {of / 1e6:,.0f}" if of else "") + " MB"
+        if self.bar:
+            self.advance(text, self.done, self.of)
+        else:
+            click.echo(text, err=True)

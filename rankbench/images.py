@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rankbench.errors import DataError, NotApplicable, UnreadableImage, did_you_mean
+from rankbench.errors import DataError, MissingData, NotApplicable, UnreadableImage, did_you_mean
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -278,17 +278,25 @@ def digest_rows(digests: Iterable[bytes]) -> NDArray[np.uint8]:
     return rows.reshape(-1, 32)
 
 
-def file_digests(paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """sha-256 of each file's bytes, (n, 32) uint8. DataError for a file that is not there."""
+def file_digests(
+    paths: Sequence[Path], advance: Callable[[int, int], None] = lambda done, of: None
+) -> NDArray[np.uint8]:
+    """sha-256 of each file's bytes, (n, 32) uint8; `advance` is told of each.
 
-    def one(path: Path) -> bytes:
+    Raises: MissingData for a file that is not there, DataError for one that cannot be read.
+    """
+
+    def one(number: int, path: Path) -> bytes:
         try:
             with open(path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").digest()
+                digest = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}. The dataset lists this image; restore it.") from error
+            kind = MissingData if isinstance(error, FileNotFoundError) else DataError
+            raise kind(f"{path}: {error.strerror or error}. The dataset lists this image; restore it.") from error
+        advance(number, len(paths))
+        return digest
 
-    return digest_rows(map(one, paths))
+    return digest_rows(one(number, path) for number, path in enumerate(paths, 1))
 
 
 class Images(Sequence[NDArray[np.uint8]]):

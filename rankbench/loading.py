@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -271,12 +271,16 @@ def distinct(listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
     """Which paths were looked for, and where to get them."""
+    return f"dataset {choice.label}: not found:\n" + "\n".join(listed_needs(lacking))
+
+
+def listed_needs(needs: Sequence[Need]) -> list[str]:
+    """Lines with the paths, and once below those of one place where to get them."""
     silent = 'The dataset does not say where to get it. If it reads no files, its class says so by folder = "".'
     by_get: dict[str, list[str]] = {}
-    for need in lacking:
+    for need in needs:
         by_get.setdefault(need.get or silent, []).append(f"  {need.path}")
-    lines = ["\n".join([*paths, f"    {get}"]) for get, paths in by_get.items()]
-    return f"dataset {choice.label}: not found:\n" + "\n".join(lines)
+    return [line for get, paths in by_get.items() for line in (*paths, f"    {get}")]
 
 
 class blaming:
@@ -289,14 +293,13 @@ class blaming:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if (
-            error is None
-            or isinstance(error, MissingData | PluginError)
-            or not isinstance(error, Exception | SystemExit)
-        ):
+        if error is None or isinstance(error, PluginError) or not isinstance(error, Exception | SystemExit):
             return
         if isinstance(error, RankbenchError):
-            raise type(error)(f"dataset {self.choice.label}: {error}") from error
+            prefix = f"dataset {self.choice.label}: "
+            if not str(error).startswith(prefix):  # facets are asked for inside what is blamed already
+                raise type(error)(prefix + str(error)) from error
+            return
         plugin = self.registry.find("datasets", self.choice.name)
         raise PluginError(
             f"{plugin} failed: {type(error).__name__}: {error}{raised_at(error, plugin.packages)}"
@@ -347,12 +350,14 @@ class FileMemo:
         self._known: dict[str, bytes] = {}
         self._read: set[str] = set()
 
-    def digests(self, paths: Sequence[Path]) -> NDArray[np.uint8]:
-        """(n, 32) uint8 sha-256 of each file."""
+    def digests(
+        self, paths: Sequence[Path], advance: Callable[[int, int], None] = lambda done, of: None
+    ) -> NDArray[np.uint8]:
+        """(n, 32) uint8 sha-256 of each file; `advance` is told of each that had to be read, and of how many."""
         self._refresh()
         keys = [self._key(path) for path in paths]
         unknown = [row for row, key in enumerate(keys) if key not in self._known]
-        fresh = file_digests([paths[row] for row in unknown])
+        fresh = file_digests([paths[row] for row in unknown], advance)
         old_enough = time.time_ns() - 2_000_000_000  # a file written just now may change again within its time stamp
         remembered = {}
         for row, digest in zip(unknown, fresh, strict=True):

@@ -1,5 +1,6 @@
 """`rankbench data`: list, describe, check and fetch, as a user runs them, and what the check counts."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -7,12 +8,15 @@ import pytest
 from hostile import Site, picture
 from PIL import Image
 from test_fetch import zipped
+from test_lfw10 import write_lfw10
+from test_osr import FOLDERS
 from test_osr import write as write_osr
+from test_ut_zap50k import write_images, write_zappos
 from test_virality import write_virality
 
 import rankbench
 from rankbench.checking import about_judgements, checked, remarks, table
-from rankbench.cli_data import parameter
+from rankbench.cli_data import offline, parameter
 from rankbench.errors import BenchmarkError
 from rankbench.loading import Data, DatasetChoice
 from rankbench.registry import Registry
@@ -157,6 +161,15 @@ def manifest(root, pairs, images=None):
     return root
 
 
+def test_an_image_is_idle_only_where_no_split_pairs_it(tmp_path):
+    root = manifest(tmp_path / "mine", [("a", "b", 1, "x")], images="abcdefghijklmnop")
+    pairs = [f"{a}.png,{b}.png,{1 if a < b else -1}" for a in "abcdefghijkl" for b in "abcdefghijkl" if a != b]
+    (root / "pairs.csv").write_text("left,right,label\n" + "\n".join(pairs) + "\n")
+    (root / "images.csv").write_text("path\n" + "\n".join(f"{name}.png" for name in "abcdefghijklmnop") + "\n")
+    said = remarks(found_in(root))
+    assert [text for text in said if "in no pair" in text] == ["4 images in no pair (first: m.png)"]
+
+
 def found_in(root, **parameters):
     data = Data(Registry.installed(), root.parent, root.parent / "cache")
     return checked(data, DatasetChoice("manifest", parameters, root.name))
@@ -179,7 +192,7 @@ def test_a_manifest_is_checked_for_what_is_wrong_with_judgements(tmp_path):
     )
     assert "train: 3 connected components (the largest has 3 of 7 images)" in said
     assert "train: 5 ordered pairs in circles (A over B over … over A), among 5 images" in said
-    assert "2 images in no pair (first: h.png)" in said
+    assert "2 images in no pair (first: h.png)" in said.splitlines()
     assert "1 image both in training and in test 'test' (first: a.png); reason given: a is in both on purpose" in said
     assert "2 images whose bytes equal another's (g.png, h.png)" in said
     assert found.good, "remarks are no errors"
@@ -275,12 +288,122 @@ def test_fetch_unpacks_an_archive_from_a_folder_without_a_connection(lab):
 
 
 def test_fetch_refuses_politely(lab):
-    assert "offline: $RANKBENCH_OFFLINE is set" in command(lab, "fetch", "osr", RANKBENCH_OFFLINE="1").stderr
+    done = command(lab, "fetch", "osr", RANKBENCH_OFFLINE="1")
+    assert done.returncode == 2
+    assert "offline: $RANKBENCH_OFFLINE is set" in done.stderr
+    assert "relative_attributes_v2.zip" in done.stderr
     done = command(lab, "fetch", "popularity")
     assert done.returncode == 2
     assert "nothing of popularity may be downloaded" in done.stderr
-    done = command(lab, "fetch", "shapes")
-    assert done.returncode == 2
-    assert "All of it is there" in done.stderr
+    assert not (lab.data / "popularity").exists()
     done = command(lab, "fetch", "osr", "--from", "nowhere")
     assert "is no folder, and no URL" in done.stderr
+
+
+def test_fetch_of_what_is_there_is_fine_without_a_connection(lab):
+    write_osr(lab.data / "osr")
+    truth = write_zappos(lab.data / "ut-zap50k")
+    write_images(lab.data / "ut-zap50k", truth["paths"])
+    write_lfw10(lab.data / "lfw10", images=True)
+    for name in ("osr", "ut-zap50k", "lfw10", "shapes"):
+        done = command(lab, "fetch", name, RANKBENCH_OFFLINE="1")
+        assert (done.returncode, done.stderr) == (0, ""), name
+        assert done.stdout == f"{name}: all of it is there; nothing to fetch\n"
+        assert not (lab.data / name / ".fetch").exists()
+
+
+@pytest.mark.parametrize("word", ["0", "", "false", "no", "No"])
+def test_words_that_say_no_do_not_forbid_connections(monkeypatch, word):
+    monkeypatch.setenv("RANKBENCH_OFFLINE", word)
+    assert not offline()
+    monkeypatch.setenv("RANKBENCH_OFFLINE", "1")
+    assert offline()
+
+
+def test_fetch_says_what_is_still_missing(lab):
+    write_osr(lab.root / "made")
+    disk = lab.root / "disk"
+    disk.mkdir()
+    (disk / "relative_attributes_v2.zip").write_bytes(zipped(readme="no labels in here"))
+    for _ in range(2):
+        done = command(lab, "fetch", "osr", "--from", disk)
+        assert done.returncode == 1
+        assert "osr: 1 fetched, 1 failed" in done.stdout, "tried again while it is missing"
+        assert "Still missing: dataset osr: not found" in done.stderr
+        assert f"{lab.data}/osr/data.mat" in done.stderr
+        assert f"{disk} holds no spatial_envelope" in done.stderr
+
+
+BOTH = DOTS.replace('dataset = "dots"\n', "").replace(
+    '[[column]]\nlabel = "A"\n',
+    '[[column]]\nlabel = "A"\ndataset = "osr"\n[[column]]\nlabel = "B"\ndataset = "shapes"\n',
+)
+
+
+def test_one_dataset_that_fails_stops_no_other(lab):
+    file = lab.file(BOTH)
+    done = command(lab, "fetch", file, "--from", lab.root)
+    assert done.returncode == 1
+    assert "shapes: all of it is there" in done.stdout
+    done = command(lab, "check", file, "--no-decode")
+    assert done.returncode == 3
+    assert "shapes: 1 problem" in done.stdout
+    reports = json.loads(command(lab, "check", file, "--no-decode", "--json").stdout)
+    assert [(one["dataset"], one["good"]) for one in reports] == [("osr", False), ("shapes", True)]
+    assert reports[0]["missing"][0]["path"] == f"{lab.data}/osr/data.mat"
+    write_osr(lab.data / "osr")
+    (lab.data / "osr" / "data.mat").write_bytes(b"no MATLAB file")
+    done = command(lab, "check", file, "--no-decode")
+    assert done.returncode == 2
+    assert done.stderr.count("dataset osr") == 1
+    assert "data.mat: cannot be read as a MATLAB file" in done.stderr
+    assert "shapes: 1 problem" in done.stdout
+    reports = json.loads(command(lab, "check", file, "--no-decode", "--json").stdout)
+    assert "cannot be read as a MATLAB file" in reports[0]["error"]
+    assert reports[1]["good"]
+
+
+def test_check_of_images_that_lack_is_exact(lab):
+    root = write_osr(lab.data / "osr")
+    (root / FOLDERS[1] / "forest_a1.jpg").unlink()
+    done = command(lab, "check", "osr")
+    assert done.returncode == 1, "24 images where 2,688 were published"
+    assert "1 of 24 images are not there and were left out with their pairs (all problems)" in done.stdout
+    (root / FOLDERS[1] / "street_a0.jpg").unlink()
+    done = command(lab, "check", "osr")
+    assert done.returncode == 3
+    assert "2 of 24 images are not there (first: forest_a1.jpg)" in done.stderr
+    assert "Good." not in done.stdout
+    ranker = '{ name = "ranksvm", features = ["lbp"] }'
+    result = lab.run(DOTS.replace('"dots"', '"osr"').replace('"chance"', ranker))
+    assert {cell.status for cell in result.cells} == {"missing data"}
+
+
+def test_what_is_missing_is_told_with_one_remedy(lab):
+    done = command(lab, "check", "lfw10")
+    assert done.returncode == 3
+    assert done.stderr.count("LFW10.zip") == 1, "for 20 files of annotations and the images"
+    for verb in ("describe", "list"):
+        assert command(lab, verb, "lfw10").stdout.count("LFW10.zip") <= 1
+
+
+def test_check_names_the_files_it_read_and_says_what_it_leaves_out(lab):
+    truth = write_zappos(lab.data / "ut-zap50k")
+    write_images(lab.data / "ut-zap50k", truth["paths"])
+    labels = lab.data / "ut-zap50k" / "zappos-labels.mat"
+    digest = hashlib.sha256(labels.read_bytes()).hexdigest()
+    done = command(lab, "check", "ut-zap50k", "--no-decode")
+    assert f"  {digest[:16]}  {labels.stat().st_size:>13,}  zappos-labels.mat\n" in done.stdout
+    assert "… and 20 more (--json lists all)" in done.stdout, "40 problems"
+    assert done.stdout.count("the published splits are by pairs") == 1
+    about = json.loads(command(lab, "check", "ut-zap50k", "--no-decode", "--json").stdout)
+    assert {"path": str(labels), "bytes": labels.stat().st_size, "sha256": digest} in about["files"]
+    assert len(about["problems"]) == 40
+
+
+def test_published_tests_of_single_pairs_get_no_remark(lab):
+    write_virality(lab.data / "virality")
+    done = command(lab, "check", "virality", "--set", "protocol=released")
+    assert "viral-random-pairs: " not in done.stdout
+    assert "train: 30 connected components" in done.stdout
+    assert "What is there" not in done.stdout
