@@ -1,0 +1,282 @@
+"""How busy training keeps the processor: what a step spends outside forward, backward and optimiser, and its speed.
+
+    python tests/speed/networks.py                      # on a CPU: the small backbone
+    python tests/speed/networks.py --device cuda        # ViralNet-MC on AlexNet, 227 px: throughput, plain code, FLOP/s
+
+On a CPU: the share of a training step that goes into forward, backward and optimiser (goal 90 %), and scoring against a
+bare forward pass over the same images (goal: within 10 %).
+On a GPU: training from the store against the same step fed from a tensor on the device (goal 95 %), against plain code
+(goal 10 ×: Pillow in a DataLoader with as many workers as cores and pinned memory, both images of each pair forwarded,
+TF32 on), and achieved FLOP/s as a share of the device's measured bfloat16 peak.
+Ratios are taken between runs in turn, in one process.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import rankbench
+from rankbench.features import RowStore, decoded
+from rankbench_rankers import training
+from rankbench_rankers.image_supply import RowSupply
+from rankbench_rankers.siamese import Siamese
+from rankbench_rankers.training import Job, Trainer
+from rankbench_rankers.training_tasks import AllPairs, SampledPairs
+from rankbench_rankers.viralnet import ViralNet
+
+NOTHING = lambda step, **numbers: None  # noqa: E731
+
+
+def synchronize(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def photographs(folder, count):
+    """JPEG files of 500 × 375 px."""
+    from PIL import Image
+
+    rng, paths = np.random.default_rng(0), []
+    for number in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        paths.append(folder / f"{number}.jpg")
+        small.resize((500, 375), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
+    return paths
+
+
+def stored(paths, folder, size):
+    """Rows of the pixel store, as the core makes it."""
+    images, store = rankbench.Images(paths), RowStore(folder)
+    store.fill(images.digests, decoded(images, size, "stretch", os.cpu_count() or 1))
+    return store.rows(images.digests)
+
+
+def pairs_of(count, number, seed=0):
+    rng = np.random.default_rng(seed)
+    left = rng.integers(count, size=number)
+    right = (left + rng.integers(1, count, number)) % count
+    return rankbench.Pairs(left, right, rng.choice([-1, 1], number))
+
+
+def made(ranker, rows, pairs, steps, extra=None, images=0):
+    network = ranker.made(0 if extra is None else extra.shape[1], 0)
+    kind = AllPairs(pairs, images, ranker.batch_size, 0) if ranker.pairs == "all" else None
+    task = kind or SampledPairs(pairs, ranker.batch_size, 0)
+    recipe = training.Recipe(
+        ranker.recipe, steps, ranker.learning_rate, ranker.weight_decay, ranker.rates(), ranker.precision
+    )
+    return Job(network, rows, task, recipe, ranker.framing(), 0, ranker.title, 1, supplement=extra)
+
+
+def trainer(job, device):
+    from lightning_fabric import Fabric
+
+    precision = "bf16-mixed" if job.recipe.precision == "bfloat16" else "32-true"
+    fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
+    return Trainer(job, fabric, NOTHING)
+
+
+def timed_steps(one, device, warm, steps):
+    """Seconds a step of the engine's own loop."""
+    one._set_up()
+    batches, began = one._batches(), 0.0
+    for at in range(warm + steps):
+        if at == warm:
+            synchronize(device)
+            began = time.perf_counter()
+        one._advance(*next(batches))
+        one._after()
+    synchronize(device)
+    return (time.perf_counter() - began) / steps
+
+
+def bare_steps(one, device, warm, steps):
+    """Seconds a step of forward, backward and optimiser alone, on one batch that is there already."""
+    one._set_up()
+    batch, views, supplement = next(one._batches())
+    began = 0.0
+    for at in range(warm + steps):
+        if at == warm:
+            synchronize(device)
+            began = time.perf_counter()
+        one.optimizer.zero_grad()
+        values, penalty = one.model(views, supplement)
+        loss = one.task.costs(values.unflatten(0, batch.rows.shape), batch) / len(batch)
+        one.fabric.backward(loss if penalty is None else loss + penalty.sum() / len(batch))
+        one.optimizer.step()
+    synchronize(device)
+    return (time.perf_counter() - began) / steps
+
+
+def compared(make, device, warm, steps, rounds):
+    """Median seconds of the engine's step and of the bare one, measured in turn."""
+    engine, bare = [], []
+    for _ in range(rounds):
+        engine.append(timed_steps(trainer(make(), device), device, warm, steps))
+        bare.append(bare_steps(trainer(make(), device), device, warm, steps))
+    return np.median(engine), np.median(bare), np.median(np.array(bare) / np.array(engine))
+
+
+def on_cpu(folder):
+    torch.set_num_threads(os.cpu_count() or 1)
+    device, count = torch.device("cpu"), 2000
+    paths = photographs(folder, 200)
+    small = {"backbone": "small", "weights": "random", "recipe": "modern", "batch_size": 32}
+    kinds = {
+        "siamese": Siamese(**small),
+        "siamese, all pairs": Siamese(**small, pairs="all"),
+        "viralnet": ViralNet(**{**small, "backbone": "small-foveal"}, stages=1),
+    }
+    for name, ranker in kinds.items():
+        rows = stored(paths, folder / f"store-{name}", ranker.framing().stored)
+        rows = rows[np.arange(count) % len(paths)]
+        make = lambda ranker=ranker, rows=rows: made(ranker, rows, pairs_of(count, 20_000), 1000, images=count)  # noqa: E731
+        engine, bare, share = compared(make, device, 5, 30, 5)
+        print(f"{name}: {1000 * engine:.1f} ms a step, {1000 * bare:.1f} ms of it bare: {share:.1%} (goal 90 %)")
+        scoring(name, ranker, rows, device)
+
+
+def scoring(name, ranker, rows, device):
+    """Scoring against a bare forward pass."""
+    network, framing = ranker.made(0, 0).to(device).eval(), ranker.framing()
+    supply, ratios = RowSupply(rows, device), []
+    batch = supply.take(np.arange(training.SCORED))
+    view = framing.view(batch, *framing.fixed(False)[0]).contiguous(memory_format=torch.channels_last)
+    views, places = [view] * network.crops, len(framing.fixed(True))
+    for _ in range(5):
+        began = time.perf_counter()
+        training.scored(network, framing, supply, None, np.arange(640), many=True)
+        middle = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(640 // training.SCORED * places):
+                network(views)
+        ratios.append((middle - began) / (time.perf_counter() - middle))
+    print(f"{name}: scoring takes {np.median(ratios):.3f} × a bare forward pass (goal 1.10)")
+
+
+# ---------------------------------------------------------------------------------------------------------- on a GPU
+
+
+class Photographs(torch.utils.data.Dataset):
+    """What plain code does: each pair decodes, crops and normalises its two images."""
+
+    def __init__(self, paths, pairs, extra):
+        from torchvision.transforms import v2
+
+        self.paths, self.pairs, self.extra = paths, pairs, extra
+        self.change = v2.Compose(
+            [v2.Resize((256, 256)), v2.RandomCrop(226), v2.Resize(227), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+        )
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, at):
+        from PIL import Image
+
+        rows = [int(self.pairs.left[at]), int(self.pairs.right[at])]
+        opened = [Image.open(self.paths[row]).convert("RGB") for row in rows]
+        return (
+            *(self.change(one).float() for one in opened),
+            *(self.extra[row] for row in rows),
+            int(self.pairs.label[at]),
+        )
+
+
+def plain(ranker, paths, pairs, extra, device, steps):
+    """Pairs a second of a plain implementation: same networks, same batch."""
+    from rankbench_rankers.losses import ranknet_loss
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    network = ranker.made(extra.shape[1], 0).to(device).train()
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, dampening=0.9, weight_decay=5e-4)
+    loader = torch.utils.data.DataLoader(
+        Photographs(paths, pairs, torch.from_numpy(extra)), ranker.batch_size, shuffle=True, pin_memory=True,
+        num_workers=os.cpu_count() or 1, persistent_workers=True, drop_last=True,
+    )  # fmt: skip
+    done, began = 0, 0.0
+    while True:
+        for left, right, first, second, label in loader:
+            if done == 5:
+                synchronize(device)
+                began = time.perf_counter()
+            moved = [one.to(device, non_blocking=True) for one in (left, right, first, second, label)]
+            outputs = [network([view] * network.crops, e) for view, e in zip(moved[:2], moved[2:4], strict=True)]
+            (one, first_penalty), (two, second_penalty) = outputs
+            loss = ranknet_loss(one - two, moved[4]) + (first_penalty + second_penalty).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            done += 1
+            if done == steps + 5:
+                synchronize(device)
+                return steps * ranker.batch_size / (time.perf_counter() - began)
+
+
+def peak(device):
+    """FLOP/s of a large bfloat16 product."""
+    a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(5):
+        a @ b
+    synchronize(device)
+    began = time.perf_counter()
+    for _ in range(30):
+        a @ b
+    synchronize(device)
+    return 30 * 2 * 8192**3 / (time.perf_counter() - began)
+
+
+def on_gpu(folder, device, batch, count):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    print(torch.cuda.get_device_name())
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    paths, pairs = photographs(folder, count), pairs_of(count, 200_000)
+    extra = np.random.default_rng(0).random((count, 4096), dtype=np.float32)
+    options = {"variant": "MC", "weights": "random", "stages": 1, "batch_size": batch}
+    ranker = ViralNet(**options, precision="bfloat16")
+    rows = stored(paths, folder / "store", ranker.framing().stored)
+    make = lambda: made(ranker, rows, pairs, 10_000, extra)  # noqa: E731
+    engine, _, share = compared(make, device, 10, 50, 3)
+    print(
+        f"ViralNet-MC: {batch / engine:,.0f} pairs a second from the store, {share:.1%} of fed from the device (95 %)"
+    )
+    one = trainer(make(), device)
+    one._set_up()
+    step = next(one._batches())
+    with FlopCounterMode(display=False) as counter:
+        one._advance(*step)
+    achieved, most = counter.get_total_flops() / engine, peak(device)
+    print(f"{achieved / 1e12:.1f} TFLOP/s, {achieved / most:.1%} of the measured bfloat16 peak ({most / 1e12:.0f})")
+    slow = plain(ViralNet(**options), paths, pairs, extra, device, 30)
+    print(f"plain code: {slow:,.0f} pairs a second; ratio {batch / engine / slow:.1f} (goal 10)")
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:
+        for _ in range(5):
+            one._advance(*step)
+    print(profiled.key_averages().table(sort_by="cuda_time_total", row_limit=15))
+
+
+def main():
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--device", default="cpu")
+    words.add_argument("--batch", type=int, default=25)
+    words.add_argument("--images", type=int, default=2000)
+    given = words.parse_args()
+    device = torch.device(given.device)
+    with tempfile.TemporaryDirectory() as name:
+        if device.type == "cpu":
+            on_cpu(Path(name))
+        else:
+            on_gpu(Path(name), device, given.batch, given.images)
+
+
+if __name__ == "__main__":
+    main()
