@@ -139,6 +139,7 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
     from rankbench.loading import listed_needs
 
     found = opened(data, cache)
+    named = bool(names)
     if not names:
         names = (*found.registry.names("datasets"), *map(str, sorted(Path("benchmarks").glob("*.toml"))))
     rows = [status(found, name, choice) for name in names for choice in choices(found, name, None, ())]
@@ -155,7 +156,7 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
             click.echo(f"\n{row['benchmark'] or 'Datasets'}")
             last = row["benchmark"]
         click.echo(f"  {row['dataset']:<{width}}  {row['status']}")
-        if not row["benchmark"]:
+        if named or not row["benchmark"]:  # in the long list the datasets have said it already
             for line in listed_needs([need for need in row["needs"] if not need.found]):
                 click.echo(f"{INDENT}{line}")
 
