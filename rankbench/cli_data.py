@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from rankbench.errors import BenchmarkError, DataError, Interrupted, MissingData, RankbenchError, StoreError, counted
+from rankbench.errors import BenchmarkError, Interrupted, MissingData, RankbenchError, StoreError, counted
 
 INDENT = "    "
 SHOWN = 5  # examples of each reason why files could not be fetched
@@ -265,13 +265,8 @@ def check_one(found: Any, choice: Any, decode: bool, report: dict[str, Any], as_
         click.echo(missing_message(choice, lacking), err=True)
     if any(not need.images for need in lacking):
         return 3
-    try:
-        with bar("images") as advance:
-            result = checked(found, choice, decode, advance)
-    except DataError as error:
-        if not lacking or isinstance(error, MissingData):
-            raise
-        raise MissingData(f"{error}\nPerhaps because images are missing.") from error
+    with bar("images") as advance:
+        result = checked(found, choice, decode, advance)
     report.update(told(result))
     report["good"] &= not lacking
     if not as_json:

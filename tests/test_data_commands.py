@@ -379,6 +379,21 @@ def test_check_of_images_that_lack_is_exact(lab):
     assert {cell.status for cell in result.cells} == {"missing data"}
 
 
+def test_a_wrong_file_is_told_though_images_are_missing(lab):
+    (lab.data / "popularity" / "images").mkdir(parents=True)
+    table = lab.data / "popularity" / "popularity.csv"
+    table.write_text("image,user,score\n" + "".join(f"{k}.jpg,u,{k}\n" for k in range(9)))
+    done = command(lab, "check", "popularity")
+    assert done.returncode == 3
+    assert f"{lab.data}/popularity/images\n" in done.stderr
+    assert "popularity.csv" not in done.stderr.replace("that popularity.csv names", "")
+    assert "What is there is good, but data is missing." in done.stdout
+    table.write_text("image,user,score\na.jpg,u,1\nb.jpg,u,many\n")
+    done = command(lab, "check", "popularity")
+    assert done.returncode == 2
+    assert "line 3: score 'many' is not a number" in done.stderr
+
+
 def test_what_is_missing_is_told_with_one_remedy(lab):
     done = command(lab, "check", "lfw10")
     assert done.returncode == 3
