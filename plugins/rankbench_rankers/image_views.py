@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FLIPS = {"none": (0,), "horizontal": (0, 1), "dihedral": (0, 1, 2, 3)}  # 1: left to right, 2: upside down, 3: both
+FLIPPED = ((2, 1), (1, 2))  # bit of a flip, and the axis of (n, h, w, 3) that it turns
 STORED, SEEN, CROP = 256, 227, 226
 AREA = 0.9  # of the image, in a crop of a network of several scales
 
@@ -38,13 +39,15 @@ class Framing:
     def of(cls, size: int, flips: str, crops: int, cropped: bool) -> Framing:
         """For a network that takes so many crops of an image; without `cropped` the whole image is seen.
 
-        One crop has 226/256 of the side; several, each drawn apart, have 90 % of the area.
+        One crop is as large as what is seen, 227 pixels alone are cut as 226 and enlarged, as published; several, each
+        drawn apart, have 90 % of the area.
         """
         if not cropped:
             return cls(size, size, size, FLIPS[flips])
         stored = round(size * STORED / SEEN)
-        share = CROP / STORED if crops == 1 else AREA**0.5
-        return cls(size, stored, round(stored * share), FLIPS[flips])
+        if crops == 1:
+            return cls(size, stored, CROP if size == SEEN else size, FLIPS[flips])
+        return cls(size, stored, round(stored * AREA**0.5), FLIPS[flips])
 
     @property
     def room(self) -> int:
@@ -70,24 +73,15 @@ class Framing:
 
         Args: offsets, (n, k, 2); flips, (n,), the same for every crop of an image.
         """
-        device = pixels.device
-        inside = torch.arange(self.side, device=device)
-        down = torch.from_numpy(flips >> 1).to(device, torch.bool)[:, None]
-        across = torch.from_numpy(flips & 1).to(device, torch.bool)[:, None]
-        places = torch.from_numpy(offsets).to(device)
-        images = torch.arange(len(pixels), device=device)[:, None, None]
-        found = []
-        for place in places.unbind(1):
-            rows = place[:, :1] + torch.where(down, inside.flip(0), inside)
-            columns = place[:, 1:] + torch.where(across, inside.flip(0), inside)
-            found.append(self._sized(pixels[images, rows[:, :, None], columns[:, None, :]]))
-        return found
+        cut = sliced if pixels.device.type == "cpu" else gathered
+        places = [offsets[:, crop] for crop in range(offsets.shape[1])]
+        return [self._sized(cut(pixels, place, flips, self.side)) for place in places]
 
     def view(self, pixels: Tensor, place: Sequence[int], flip: int) -> Tensor:
         """One view of all images: the crop at a place, turned over."""
         top, left = place
         crop = pixels[:, top : top + self.side, left : left + self.side]
-        axes = [axis for bit, axis in ((2, 1), (1, 2)) if flip & bit]
+        axes = [axis for bit, axis in FLIPPED if flip & bit]
         return self._sized(crop.flip(axes) if axes else crop)
 
     def _sized(self, crops: Tensor) -> Tensor:
@@ -96,3 +90,25 @@ class Framing:
         if self.side == self.size:
             return crops
         return F.interpolate(crops, (self.size, self.size), mode="bilinear", align_corners=False)
+
+
+def sliced(pixels: Tensor, place: np.ndarray, flips: np.ndarray, side: int) -> Tensor:
+    """(n, side, side, 3) crops, one slice after the other: ten times as fast on a CPU as gathering."""
+    found = torch.stack(
+        [image[top : top + side, left : left + side] for image, (top, left) in zip(pixels, place.tolist(), strict=True)]
+    )
+    for flip in np.unique(flips[flips > 0]):
+        rows = torch.from_numpy(np.flatnonzero(flips == flip))
+        found[rows] = found[rows].flip([axis for bit, axis in FLIPPED if flip & bit])
+    return found
+
+
+def gathered(pixels: Tensor, place: np.ndarray, flips: np.ndarray, side: int) -> Tensor:
+    """The same by one indexing of all images, for a GPU."""
+    device = pixels.device
+    inside = torch.arange(side, device=device)
+    corner, flip = torch.from_numpy(place).to(device), torch.from_numpy(flips).to(device)[:, None]
+    rows = corner[:, :1] + torch.where(flip & 2 > 0, inside.flip(0), inside)
+    columns = corner[:, 1:] + torch.where(flip & 1 > 0, inside.flip(0), inside)
+    images = torch.arange(len(pixels), device=device)[:, None, None]
+    return pixels[images, rows[:, :, None], columns[:, None, :]]

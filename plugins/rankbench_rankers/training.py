@@ -73,8 +73,8 @@ class Recipe:
                 if some:
                     parts.append({"params": some, "lr": peak, "peak": peak, "weight_decay": decay})
         if self.name == "modern":
-            return torch.optim.AdamW(parts)
-        return torch.optim.SGD(parts, momentum=0.9, dampening=0.9 if self.name == "paper" else 0.0)
+            return torch.optim.AdamW(parts, fused=True)
+        return torch.optim.SGD(parts, momentum=0.9, dampening=0.9 if self.name == "paper" else 0.0, fused=True)
 
     def factor(self, step: int) -> float:
         """What the peak rate is multiplied by at a step."""

@@ -74,8 +74,8 @@ class Trunk(nn.Module):
         super().__init__()
         self.body = body
         self.flip, mean, deviation = backbones.normalisation(name)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("deviation", deviation, persistent=False)
+        self.register_buffer("factor", 1 / deviation, persistent=False)
+        self.register_buffer("shift", -mean / deviation, persistent=False)
         self.shape = self._output(size)
 
     def _output(self, size: int) -> tuple[int, ...]:
@@ -88,7 +88,7 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, s, s) RGB in [0, 255] to (n, *shape)."""
-        x = (x - self.mean) / self.deviation
+        x = torch.addcmul(self.shift, x, self.factor)  # one pass over the pixels
         return self.body(x.flip(1) if self.flip else x)
 
 
