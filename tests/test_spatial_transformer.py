@@ -168,7 +168,8 @@ def test_the_networks_have_the_published_numbers_of_parameters():
     ("name", "vector", "maps"),
     [
         ("alexnet", (4096,), (256, 6, 6)), ("resnet18", (512,), (512, 2, 2)), ("squeezenet1_1", (512,), (512, 3, 3)),
-        ("mobilenet_v3_small", (1024,), (576, 2, 2)), ("small", (256,), (128, 4, 4)), ("small-foveal", (128,), (64, 8, 8)),
+        ("mobilenet_v3_small", (1024,), (576, 2, 2)), ("small", (256,), (128, 4, 4)),
+        ("small-foveal", (128,), (64, 8, 8)),
     ],
 )  # fmt: skip
 def test_any_backbone_gives_a_vector_and_maps(name, vector, maps):

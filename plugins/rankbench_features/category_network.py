@@ -15,9 +15,9 @@ class CategoryNetwork(rankbench.Feature):
     """What the last layer reads (fc7 of AlexNet) of a network trained on the `category` column.
 
     It is fitted on the training images of the problem at hand, or by `fit_on = { name = "viral-categories" }` on those
-    of another dataset, less every test image. Cross-entropy, each category weighing the same; SGD with momentum 0.9, the
-    new layer at `learning_rate`, the rest at a tenth of it; the best weights on a tenth of the images, held out. The
-    frozen network sees the middle of the image, without augmentation.
+    of another dataset, less every test image. Cross-entropy, each category weighing the same; SGD with momentum 0.9,
+    the new layer at `learning_rate`, the rest at a tenth of it; the best weights on a tenth of the images, held out.
+    The frozen network sees the middle of the image, without augmentation.
     Source: Dubey & Agarwal, ACM MM 2017, section 3.3, which gives neither layer nor settings: they are ours.
 
     Args:

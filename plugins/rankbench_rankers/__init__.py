@@ -18,5 +18,4 @@ def rankbench_rankers():
         "regression-cnn": "rankbench_rankers.regression_cnn:RegressionCNN",
         "siamese": "rankbench_rankers.siamese:Siamese",
         "viralnet": "rankbench_rankers.viralnet:ViralNet",
-        "siamese-small": "rankbench_rankers.siamese_small:SiameseSmall",
     }

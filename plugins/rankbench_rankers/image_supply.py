@@ -1,11 +1,12 @@
 """Batches of decoded images on the device: the whole store there if it fits, else fetched ahead of their use.
 
-A network never waits for a decoder: pixels are decoded once into the core's store (`Run.pixels`). What this module hides
-is where they lie between that store and a training step.
+A network never waits for a decoder: pixels are decoded once into the core's store (`Run.pixels`). What this module
+hides is where they lie between that store and a training step.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -75,10 +76,9 @@ class RowSupply:
 
         def put(item: object) -> None:
             while not stopped.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)  # type: ignore[arg-type]
-                except queue.Full:
-                    continue
+                with contextlib.suppress(queue.Full):
+                    ready.put(item, timeout=0.1)  # type: ignore[arg-type]
+                    break
 
         thread = threading.Thread(target=fetch, daemon=True)
         thread.start()

@@ -2,8 +2,8 @@
 
 Images are stored a little larger than a network sees them (256 pixels for 227) and cropped. Augmentation draws a place
 and a flip for each; scoring takes ten fixed crops, or the middle.
-Source: Singh & Lee, ECCV 2016, released code: 226 of 256 pixels, enlarged to 227; scores summed over four corners and the
-center, each plain and mirrored.
+Source: Singh & Lee, ECCV 2016, released code: 226 of 256 pixels, enlarged to 227; scores summed over four corners and
+the center, each plain and mirrored.
 """
 
 from __future__ import annotations

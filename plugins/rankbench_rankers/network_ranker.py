@@ -36,13 +36,14 @@ class NetworkRanker(rankbench.Ranker):
         trunk_rate: share of it that the backbone gets.
         weight_decay: see the recipe.
         dropout: of the backbone's own dropout layers; None leaves them as they are.
-        flips: how an image may be turned over without changing its order: "horizontal", "dihedral" (also upside down) or
-            "none".
+        flips: how an image may be turned over without changing its order: "horizontal", "dihedral" (also upside down)
+            or "none".
         cropped: whether training sees random crops, and not the whole image.
         scoring: "ten-crop", the mean over corners and center under all flips, or "center", the center alone under all
             flips.
-        validation_pairs: about how many training pairs are held out, with their images, to choose the best weights by (1
-            to 5 % of the pairs, which are 10 to 22 % of the images where all are linked); 0 for none: the last weights are taken.
+        validation_pairs: about how many training pairs are held out, with their images, to choose the best weights by
+            (1 to 5 % of the pairs, which are 10 to 22 % of the images where all are linked); 0 for none: the last
+            weights are taken.
         validate_every: steps. patience: validations without a gain after which training ends; 0 for never.
         precision: of forward and backward passes: "float32" or "bfloat16".
         compiled: whether the network is compiled (torch.compile).

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from rankbench_rankers import spatial_transformer as spatial
 from rankbench_rankers.trunks import Trunk
 
-
 Output = tuple[Tensor, Tensor | None]
 """What a network gives for n images: (n,) scores or (n, classes), and the (n,) spatial loss, if it has any."""
 

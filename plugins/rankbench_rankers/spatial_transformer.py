@@ -1,8 +1,8 @@
 """The spatial transformer of Singh & Lee: where to look (localisation network), and the crop that is seen there.
 
-A crop is (s, t_x, t_y): half its side s, relative to half the image's, and its center (s t_x, s t_y) in coordinates that
-go from -1 to 1. The affine matrix is [[s, 0, s t_x], [0, s, s t_y]]: scale times translation, as the released code has it
-(the paper writes plain translations). Corners are aligned, what lies outside is 0.
+A crop is (s, t_x, t_y): half its side s, relative to half the image's, and its center (s t_x, s t_y) in coordinates
+that go from -1 to 1. The affine matrix is [[s, 0, s t_x], [0, s, s t_y]]: scale times translation, as the released
+code has it (the paper writes plain translations). Corners are aligned, what lies outside is 0.
 Source: Jaderberg et al., NIPS 2015; Singh & Lee, ECCV 2016 and its code.
 """
 

@@ -1,4 +1,4 @@
-"""The training engine: one loop for every network. Hides batches, devices, precision, checkpoints and several processes.
+"""The training engine: one loop for every network. Hides batches, devices, precision, checkpoints and processes.
 
 A step draws its batch, crops and dropout from the seed and its own number alone, so that training resumed from a
 checkpoint ends, on a CPU, with the weights of one that was never stopped. Devices, autocast and data parallelism are
@@ -41,13 +41,14 @@ class Recipe:
     """How a network is trained.
 
     "paper": SGD with momentum 0.9 and dampening 0.9, as Torch's optim.sgd has by default (v ← 0.9 v + 0.1 g, the first
-    step v = g), the same rate throughout, weight decay on everything. "sgd": the same without dampening. "modern": AdamW,
-    a rate that rises for a fifth of the steps and falls along a cosine, weight decay on filters and matrices alone.
+    step v = g), the same rate throughout, weight decay on everything. "sgd": the same without dampening. "modern":
+    AdamW, a rate that rises for a fifth of the steps and falls along a cosine, weight decay on filters and matrices
+    alone.
 
-    Args: steps; learning_rate, of the last layer, the peak where it changes; rates, what the other parts' are multiplied
-        by; weight_decay; precision of forward and backward passes; compiled, by torch.compile; deterministic, algorithms
-        on a GPU; validate_every, steps; patience, validations without a gain after which training ends, 0 for never;
-        checkpoint_seconds, between checkpoints.
+    Args: steps; learning_rate, of the last layer, the peak where it changes; rates, what the other parts' are
+        multiplied by; weight_decay; precision of forward and backward passes; compiled, by torch.compile;
+        deterministic, algorithms on a GPU; validate_every, steps; patience, validations without a gain after which
+        training ends, 0 for never; checkpoint_seconds, between checkpoints.
     """
 
     name: Literal["paper", "sgd", "modern"]
@@ -98,8 +99,8 @@ class Validation:
 class Job:
     """One training, as a process is handed it.
 
-    Args: network; images, (n, stored, stored, 3) uint8 rows; supplement, (n, d) rows of a frozen feature, or None; task;
-        validation, or None; recipe; framing; seed; folder, for checkpoints; who, for messages; threads, of all
+    Args: network; images, (n, stored, stored, 3) uint8 rows; supplement, (n, d) rows of a frozen feature, or None;
+        task; validation, or None; recipe; framing; seed; folder, for checkpoints; who, for messages; threads, of all
         processes.
     """
 
@@ -118,7 +119,7 @@ class Job:
 
 @dataclass
 class Trained:
-    """What training ends with: weights, and what should be said of them. Arrays, as shared tensors die with a process."""
+    """What training ends with: weights, as arrays (shared tensors die with a process), and what is to be said of it."""
 
     state: dict[str, np.ndarray]
     remarks: list[str]
@@ -147,7 +148,10 @@ def train(job: Job, device: str, processes: int, log: Log) -> list[str]:
 
 
 class OneOfSeveral:
-    """What each of several processes does; the first one's result is taken. (Fabric would take a mere argument apart.)"""
+    """What each of several processes does; the first one's result is taken.
+
+    An object, as Fabric would take a mere argument apart.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job

@@ -1,7 +1,7 @@
 """What a network is trained to do: order pairs, tell scores, tell categories. Hides how batches are made up.
 
-A task is a pure function of its seed and the step: nothing drawn is kept, so that training goes on after a kill where it
-stopped. The one exception, the scores that images got last, is its state.
+A task is a pure function of its seed and the step: nothing drawn is kept, so that training goes on after a kill where
+it stopped. The one exception, the scores that images got last, is its state.
 """
 
 from __future__ import annotations
@@ -147,8 +147,9 @@ class AllPairs(Task):
         device, scores = values.device, values[:, 0]
         self._latest[torch.from_numpy(batch.rows[:, 0]).to(device)] = scores.detach()
         own, at = self.partners.of(batch.items)
-        margin = scores[torch.from_numpy(own).to(device)] - self._latest[torch.from_numpy(self.partners.other[at]).to(device)]
-        costs = ranknet_costs(margin, torch.from_numpy(self.partners.label[at]).to(device))
+        latest = self._latest[torch.from_numpy(self.partners.other[at]).to(device)]
+        label = torch.from_numpy(self.partners.label[at]).to(device)
+        costs = ranknet_costs(scores[torch.from_numpy(own).to(device)] - latest, label)
         if self.partners.weight is not None:
             costs = costs * torch.from_numpy(self.partners.weight[at]).to(device)
         return costs.sum()

@@ -19,19 +19,19 @@ class ViralNet(PairNetworkRanker):
 
     "single" is the network of Singh & Lee. "M" has three localisation networks, on the image, at half and at a quarter
     of its resolution, that share the ranker; each crop has its own random place in training. "C" appends a frozen
-    feature, by default a category network fitted on the `category` column of the training images, to what the last layer
-    reads. "MC" does both.
-    Sources: Singh & Lee, ECCV 2016 and its released code (network, initialisation, optimisation, crops, spatial loss, two
-    stages of training); Dubey & Agarwal, ACM MM 2017, sections 3.2 to 3.4 (scales, category network). Ours: torchvision's
-    AlexNet in place of CaffeNet (backbone = "caffenet", with converted weights, is theirs); at most 40,000 steps; the
-    best weights on held-out images; -M enlarges each shrunk image for its localiser.
+    feature, by default a category network fitted on the `category` column of the training images, to what the last
+    layer reads. "MC" does both.
+    Sources: Singh & Lee, ECCV 2016 and its released code (network, initialisation, optimisation, crops, spatial loss,
+    two stages of training); Dubey & Agarwal, ACM MM 2017, sections 3.2 to 3.4 (scales, category network). Ours:
+    torchvision's AlexNet in place of CaffeNet (backbone = "caffenet", with converted weights, is theirs); at most
+    40,000 steps; the best weights on held-out images; -M enlarges each shrunk image for its localiser.
 
     Args:
         variant: see above.
         inputs: "combined", crops and whole image, or "crop" alone.
         stages: 2 trains the crop-only network first, whose localisers the combined one starts from; 1 starts fresh.
-        scale: s at the start: the crop's side as a share of the image's; at the other scales a half and a quarter of it,
-            or what `pyramid` says.
+        scale: s at the start: the crop's side as a share of the image's; at the other scales a half and a quarter of
+            it, or what `pyramid` says.
         multiplier: constant that s is multiplied by, so that it changes slower than the place; lower it if s runs away.
         localiser_rate: share of the learning rate that localisation networks get.
         spatial_loss: "replace", the ranking loss's gradient is replaced where a crop's center leaves the image, or
@@ -59,7 +59,7 @@ class ViralNet(PairNetworkRanker):
             self.supplement = rankbench.Features("category-network")
         if self.variant in ("single", "M") and self.supplement:
             raise rankbench.DataError(f'viralnet: variant "{self.variant}" has no supplement; "C" and "MC" have.')
-        if not 0 < self.scale <= 1 or not 0 < self.multiplier or len(self.pyramid) != 3 or min(self.pyramid) <= 0:
+        if not 0 < self.scale <= 1 or not self.multiplier > 0 or len(self.pyramid) != 3 or min(self.pyramid) <= 0:
             raise rankbench.DataError(
                 "viralnet: scale is in (0, 1], multiplier is above 0, and pyramid has three factors above 0."
             )
