@@ -1,5 +1,6 @@
 """siamese, regression-cnn, viralnet and category-network: the contract, what they give, and what they refuse."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,6 +42,14 @@ KINDS = {
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_conforms(kind):
     check_ranker(KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", [Siamese, RegressionCNN, ViralNet])
+def test_a_page_describes_every_parameter(kind):
+    described = kind.__doc__.partition("Args:")[2]
+    assert kind.__doc__.count("Args:") == 1
+    for name in kind.__dataclass_fields__:
+        assert re.search(rf"(^|[ ,.]){name}[:,]", described, re.MULTILINE), name
 
 
 def test_category_network_conforms():

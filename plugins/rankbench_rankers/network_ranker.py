@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,9 +20,8 @@ class NetworkRanker(rankbench.Ranker):
     """A network that scores images, trained by `rankbench_rankers.training`.
 
     Args:
-        backbone: "alexnet", "caffenet", "vgg16", any classification model of torchvision, or "small" or
-            "small-foveal", a few
-            convolutions for CPUs.
+        backbone: "alexnet", "caffenet", "vgg16", any classification model of torchvision; "small" or
+            "small-foveal", a few convolutions for CPUs, the latter for spatial transformers.
         weights: what the backbone starts from: "imagenet" (torchvision's, from its cache or downloaded), "random" or
             "file".
         file: a state dict, relative to the data root.
@@ -49,6 +49,7 @@ class NetworkRanker(rankbench.Ranker):
         compiled: whether the network is compiled (torch.compile).
         deterministic: whether a GPU repeats itself exactly.
         processes: each with a share of every batch and a GPU of its own, where there is one.
+        supplement: frozen features that join what the last layer reads.
     """
 
     backbone: str = "alexnet"
@@ -76,6 +77,12 @@ class NetworkRanker(rankbench.Ranker):
     deterministic: bool = False
     processes: int = 1
     supplement: rankbench.Features = field(default_factory=lambda: rankbench.Features())
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A kind's own page ends with the parameters that it shares with the others."""
+        super().__init_subclass__(**options)
+        own, shared = inspect.cleandoc(cls.__doc__ or ""), inspect.cleandoc(cls.__mro__[1].__doc__ or "")
+        cls.__doc__ = own + ("" if "Args:" in own else "\n\nArgs:") + shared.partition("Args:")[2]
 
     def __post_init__(self) -> None:
         self._remarks: list[str] = []

@@ -63,7 +63,7 @@ class SVMPairs(rankbench.Ranker):
         return margins(x, pairs, self.gaps_, self.coefficients_, self.gamma_)
 
     def _chosen(self, x, images, pairs, run):
-        """C and gamma that order most held-out pairs."""
+        """C and gamma that order most held-out pairs; a tie is wrong here, or a model of ties alone might be chosen."""
         fitted, held = run.holdout(images, pairs, HOLDOUT_SHARE)
         costs, gammas = (self.grid if value == "holdout" else (value,) for value in (self.C, self.gamma))
         if not len(fitted) or not len(held):
@@ -71,7 +71,7 @@ class SVMPairs(rankbench.Ranker):
         best, best_right = (costs[0], gammas[0]), -1.0
         for step, (gamma, cost) in enumerate(product(gammas, costs)):
             lead = margins(x, held, *expansion(x, fitted, cost, gamma), gamma)
-            right = float((np.sign(lead) * held.label).mean() + 1) / 2
+            right = float((np.sign(lead) == held.label).mean())
             run.log(step, C=cost, gamma=gamma, holdout_accuracy=right)
             if right > best_right:
                 best, best_right = (cost, gamma), right
