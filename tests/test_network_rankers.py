@@ -311,3 +311,44 @@ def test_all_pairs_learn_more_from_as_many_images(bench):
         found[pairs] = accuracy(bench.margins(one, problem, run), problem.tests["test"])
     assert found["all"] > found["sampled"] - 0.02
     assert found["all"] > 0.8
+
+
+STORED = """
+title = "T"
+dataset = { name = "shapes", images = 40, train_pairs = 80, test_pairs = 20 }
+metric = "pairwise-accuracy"
+keep = "models"
+[[column]]
+label = "A"
+[[row]]
+label = "ViralNet"
+[row.ranker]
+name = "viralnet"
+backbone = "small-foveal"
+weights = "random"
+size = 32
+width = 4
+stages = 1
+epochs = 2
+"""
+
+
+def test_a_stored_model_tells_where_it_looks_and_embeds(lab):
+    from rankbench.store import ResultStore
+
+    result = lab.run(STORED)
+    (cell,) = result.cells
+    assert cell.status == "done"
+    store = ResultStore(lab.results)
+    ranker = Registry.installed().build("rankers", "viralnet", cell.ranker["parameters"])
+    ranker.load(store.state(cell.key))
+    problem = Registry.installed().build("datasets", "shapes", dict(cell.dataset.parameters)).problem(lab.data, {})
+    rows = np.unique(np.concatenate([problem.tests["test"].left, problem.tests["test"].right]))
+    images = problem.images.take(rows)
+    located = ranker.locate(images, SimpleRun())
+    assert all(0.1 < box[2] - box[0] < 0.9 for ((_, box),) in located)
+    assert ranker.embed(images, SimpleRun()).shape == (len(rows), 2 * 8 * 4)
+    stored = store.outcome(cell.key, "test").scores
+    assert sorted(ranker.score(images, SimpleRun())) == pytest.approx(sorted(stored), rel=1e-4, abs=1e-5)
+    curve = store.record(cell.key)
+    assert curve["status"] == "done"

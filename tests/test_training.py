@@ -269,6 +269,19 @@ def test_a_damaged_checkpoint_costs_the_work_and_nothing_else(tmp_path):
     assert torch.equal(weights(one.network), weights(two.network))
 
 
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    def dying(step, **numbers):
+        if step > 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(job(tiny_network(), folder=tmp_path, checkpoint_seconds=0.0), "cpu", 1, dying)
+    with pytest.raises(
+        rankbench.DataError, match=r"checkpoint .*checkpoint.pt: does not fit PlainNetwork. .*last.weight"
+    ):
+        train(job(tiny_network(outputs=3), folder=tmp_path), "cpu", 1, lambda step, **numbers: None)
+
+
 KILLED = """
 import sys, torch
 sys.path.insert(0, sys.argv[2])

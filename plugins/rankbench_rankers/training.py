@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import rankbench
+from rankbench_rankers.backbones import load
 from rankbench_rankers.image_supply import RowSupply
 from rankbench_rankers.image_views import Framing
 from rankbench_rankers.training_tasks import Batch, Task
@@ -212,7 +213,7 @@ class Trainer:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # damaged by whatever killed the last try: training starts anew
             return
-        self.job.network.load_state_dict(found["network"])
+        load(self.job.network, found["network"], f"{self.job.who}: checkpoint {path}")
         self.optimizer.load_state_dict(found["optimizer"])
         self.task.load({name: value.to(self.device) for name, value in found["task"].items()})
         self.step, self.parts, self.remarks = found["step"], found["parts"], found["remarks"]
