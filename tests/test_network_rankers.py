@@ -181,6 +181,19 @@ def test_grey_tiny_and_oblong_images(shape):
         assert np.isfinite(ranker.score(images, SimpleRun())).all()
 
 
+def test_every_network_trains_and_scores_in_bfloat16(bench):
+    problem = bright_squares(train=20, test=8, pairs=60).canonical()
+    for kind in ("siamese-all", "regression", "viralnet", "viralnet-M", "viralnet-C"):
+        exact, half = (replace(KINDS[kind], precision=name, **QUICK) for name in ("float32", "bfloat16"))
+        one, run = bench.fit(half, problem)
+        scores = bench.margins(one, problem, run)
+        assert np.isfinite(scores).all(), kind
+        twin = replace(exact)
+        twin.load(one.state())
+        other = bench.margins(twin, problem, bench.run(problem, twin))
+        assert np.abs(other - scores).max() < 0.1 * max(1.0, np.abs(other).max()), kind
+
+
 def test_one_image_is_scored_as_among_others(squares):
     ranker = fitted(replace(KINDS["viralnet"], **QUICK), squares)
     whole = ranker.score(squares.images, SimpleRun())

@@ -84,7 +84,7 @@ class ViralNetwork(nn.Module):
         for at, (localiser, factor) in enumerate(zip(self.localisers, self.shrink, strict=True)):
             view = views[min(at, len(views) - 1)]
             small = shrunk(view, factor)
-            where = localiser(small if factor == 1 else F.interpolate(small, view.shape[2:], mode="bilinear"))
+            where = localiser(small if factor == 1 else resized(small, view.shape[2:]))
             found.append((where, view if self.full else small))
         return found
 
@@ -116,8 +116,13 @@ def shrunk(images: Tensor, factor: int) -> Tensor:
     """The images at 1/factor of their resolution, antialiased."""
     if factor == 1:
         return images
-    size = [max(1, round(side / factor)) for side in images.shape[2:]]
-    return F.interpolate(images, size, mode="bilinear", antialias=True)
+    return resized(images, [max(1, round(side / factor)) for side in images.shape[2:]], antialias=True)
+
+
+def resized(images: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
+    """Bilinear, in float32 whatever the precision of the network."""
+    with torch.autocast(images.device.type, enabled=False):
+        return F.interpolate(images.float(), tuple(size), mode="bilinear", antialias=antialias)
 
 
 def joined(parts: Sequence[Tensor], supplement: Tensor | None) -> Tensor:

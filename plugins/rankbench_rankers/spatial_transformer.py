@@ -67,8 +67,9 @@ def crops(images: Tensor, where: Tensor, size: int) -> Tensor:
     nothing = torch.zeros_like(scale)
     rows = (torch.stack([scale, nothing, scale * x], 1), torch.stack([nothing, scale, scale * y], 1))
     theta = torch.stack(rows, 1)  # stacked, not built by torch.tensor, which would cut the gradient
-    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=True)
-    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    with torch.autocast(images.device.type, enabled=False):  # places need more than eight bits
+        grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=True)
+        return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
 def outside(where: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
 import os
 import time
@@ -134,6 +135,7 @@ def train(job: Job, device: str, processes: int, log: Log) -> list[str]:
     """
     from lightning_fabric import Fabric
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no word on what was asked for
     accelerator = "cuda" if device.startswith("cuda") else "cpu"
     precision = "bf16-mixed" if job.recipe.precision == "bfloat16" else "32-true"
     if processes == 1:
