@@ -256,6 +256,9 @@ class Planner:
         cell.threads = cell.wanted_threads or needed.threads
         reads = ranker.needs_images()
         cell.pixels = any(feature.needs_images() for feature in features) if reads == "features" else bool(reads)
+        for learner in (ranker, *features):
+            if isinstance(learner.inputs, str):
+                raise PluginError(f"{type(learner).__name__}: inputs must be a tuple of names, not {learner.inputs!r}.")
         cell.inputs = sorted({name for learner in (ranker, *features) for name in learner.inputs})
         for kind, name in [("rankers", cell.ranker["name"]), *(("features", choice.name) for choice in choices)]:
             if (kind, name) not in self._sources:

@@ -159,8 +159,14 @@ class Run(Protocol):
         """Training pairs to fit and pairs held out to choose settings by; disjoint images where possible."""
         ...
 
-    def shared(self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State]) -> State:
-        """An artefact several cells need, built once: `build(run)` returns arrays and JSON values. In `fit` only."""
+    def shared(
+        self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State], features: Features | None = None
+    ) -> State:
+        """An artefact several cells need, built once: `build(run)` returns arrays and JSON values. In `fit` only.
+
+        features: those that `build` reads; by default all that the ranker declares, so that cells with others share
+        nothing.
+        """
         ...
 
 

@@ -331,8 +331,11 @@ class CellRun:
 
     # -- shared artefacts
 
-    def shared(self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State]) -> State:
+    def shared(
+        self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State], features: Features | None = None
+    ) -> State:
         """An artefact several cells need, built once."""
+        declared = self.declared if features is None else features
         if self.fit_digest is None:
             raise PluginError(f"{self.who} called run.shared({name!r}) outside fit.")
         parts = {
@@ -345,17 +348,18 @@ class CellRun:
             "threads": self.threads,
             "device": self.device.split(":")[0],
             "given": self.fit_digest,
-            **self._read(),
+            **self._read(declared),
         }
         key = key_of(parts)
         run = self.apart(int(key[:15], 16), self.services.cache / "shared" / f"{key}.run")
+        run.declared = declared
         with self.clock.phase("shared"):
             return self.services.state_once("shared", parts, self.who, lambda: build(run.door), run.folder_path)
 
-    def _read(self) -> dict[str, Any]:
-        """What else `build` may read: the features the ranker declared, and its files. Left out where there is none."""
+    def _read(self, declared: Features) -> dict[str, Any]:
+        """What else `build` may read: these features, and the ranker's files. Left out where there is none."""
         features = []
-        for choice in self.declared:
+        for choice in declared:
             feature, parts = self._feature(choice)
             if feature.inputs or (feature.by_name and self.scope.names is not None):
                 parts["rows"] = digest_of([feature_ids(self.scope, feature).tobytes()])
@@ -405,9 +409,11 @@ class Door:
         """Pairs to fit and pairs held out."""
         return self._run.holdout(images, pairs, share)
 
-    def shared(self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State]) -> State:
+    def shared(
+        self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State], features: Features | None = None
+    ) -> State:
         """An artefact several cells need, built once."""
-        return self._run.shared(name, parameters, build)
+        return self._run.shared(name, parameters, build, features)
 
 
 def image_ids(images: Images) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ class OneStage(SimpleRun):
 
     threads = 2
 
-    def shared(self, name, parameters, build):
+    def shared(self, name, parameters, build, features=None):
         return build(OneStage(self.seed + 1000))
 
 
@@ -61,7 +61,7 @@ def shown(crops, discs):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_crops_show_the_disc_and_both_networks_beat_the_siamese_one(shapes, seed):
-    crop = judged(ViralNet(**SETTINGS, **LOOKING, inputs="crop", epochs=16.0), shapes, seed)
+    crop = judged(ViralNet(**SETTINGS, **LOOKING, sees="crop", epochs=16.0), shapes, seed)
     combined = judged(ViralNet(**SETTINGS, **LOOKING, stages=2, epochs=8.0), shapes, seed)
     least = max(crop[1], combined[1])
     epochs = 30.0

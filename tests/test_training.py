@@ -1,6 +1,7 @@
 """The training engine: optimisers, batches, resuming, several processes, memory, best weights; views and supplies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,12 @@ def test_an_epoch_of_pairs_has_every_pair_once_and_a_new_order():
     assert np.array_equal(task.batch(3).rows, np.stack([pairs.left, pairs.right], 1)[task.batch(3).items])
 
 
+@pytest.mark.parametrize(("images", "sizes"), [(9, [9]), (17, [8, 9]), (18, [8, 8, 2]), (2, [2])])
+def test_no_batch_of_images_has_one_alone(images, sizes):
+    task = AllPairs(all_pairs(images), images, 8, 0)
+    assert [len(task.batch(step)) for step in range(task.batches)] == sizes
+
+
 def test_costs_of_pairs_are_ranknet_weighted_and_add_up_over_parts():
     pairs = rankbench.Pairs([0, 1, 2], [1, 2, 0], [1, -1, 0], [1.0, 2.0, 0.5])
     task = SampledPairs(pairs, 3, 0)
@@ -166,17 +173,27 @@ def test_all_pairs_of_all_images_cost_what_the_pairs_cost_twice_and_pull_alike()
 
 
 def test_all_pairs_hold_images_outside_the_batch_at_their_latest_score():
-    task = AllPairs(rankbench.Pairs([0], [1], [1]), 2, 1, 0)
-    task.prepare(torch.device("cpu"))
-    first, second = task.batch(0), task.batch(1)
-    assert {*first.rows.ravel(), *second.rows.ravel()} == {0, 1}
-    sign = 1 if first.rows[0, 0] == 0 else -1
-    assert task.costs(torch.tensor([[2.0]]), first).item() == pytest.approx(np.log1p(np.exp(-2.0 * sign)))
-    assert task.costs(torch.tensor([[0.5]]), second).item() == pytest.approx(np.log1p(np.exp(-1.5 * sign)))
-    twin = AllPairs(rankbench.Pairs([0], [1], [1]), 2, 1, 0)
-    twin.prepare(torch.device("cpu"))
+    pairs = all_pairs(4)
+    task, twin = AllPairs(pairs, 4, 2, 0), AllPairs(pairs, 4, 2, 0)
+    for one in (task, twin):
+        one.prepare(torch.device("cpu"))
+    label = np.zeros((4, 4))
+    label[pairs.left, pairs.right], label[pairs.right, pairs.left] = pairs.label, -pairs.label
+    latest, rng = np.zeros(4), np.random.default_rng(0)
+    for step in range(2):
+        batch = task.batch(step)
+        scores = rng.normal(size=2)
+        latest[batch.rows[:, 0]] = scores
+        expected = sum(
+            np.log1p(np.exp(-label[row, other] * (latest[row] - latest[other])))
+            for row in batch.rows[:, 0]
+            for other in range(4)
+            if other != row
+        )
+        values = torch.from_numpy(scores)[:, None].float()
+        assert task.costs(values, batch).item() == pytest.approx(expected, rel=1e-5)
     twin.load(task.state())
-    assert torch.equal(twin.state()["latest"], task.state()["latest"])
+    assert twin.state()["latest"].tolist() == pytest.approx(latest.tolist())
 
 
 def test_regression_and_classification_costs():
@@ -329,6 +346,25 @@ def test_two_processes_give_the_loss_and_the_weights_of_one():
     assert len(found[0][1]) == 12
 
 
+def falling(scores):
+    """A validation that likes low scores."""
+    return -float(np.abs(scores).sum())
+
+
+def test_two_processes_agree_on_all_pairs_validation_and_errors():
+    found = []
+    for processes in (1, 2):
+        points, log = curve()
+        one = job(tiny_network(), 12, AllPairs(all_pairs(), 24, 7, 0), validate_every=4)
+        one.validation = Validation(np.arange(5), falling)
+        train(one, "cpu", processes, log)
+        found.append((weights(one.network), [next(iter(numbers.values())) for _, numbers in points]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+    with pytest.raises(rankbench.RankbenchError, match=r"^tiny: the loss is nan at step 32"):
+        train(job(PlainNetwork(Broken()), 40), "cpu", 2, lambda step, **numbers: None)
+
+
 class Hungry(TinyTrunk):
     """Memory for so many images at once."""
 
@@ -354,13 +390,19 @@ def test_where_memory_runs_out_batches_are_computed_in_halves_once_and_the_remar
         train(job(PlainNetwork(Hungry(4)), 10), "cpu", 1, lambda step, **numbers: None)
 
 
-def test_a_loss_that_is_no_number_names_step_and_rate():
-    class Broken(TinyTrunk):
-        calls = 0
+class Broken(TinyTrunk):
+    """No number in its 33rd forward pass."""
 
-        def forward(self, x):
-            type(self).calls += 1
-            return super().forward(x) * (float("nan") if self.calls == 33 else 1)
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * (float("nan") if self.calls == 33 else 1)
+
+
+def test_a_loss_that_is_no_number_names_step_and_rate():
 
     with pytest.raises(
         rankbench.RankbenchError, match=r"tiny: the loss is nan at step 32, at learning rate 0.05. Lower"
@@ -385,6 +427,36 @@ def test_the_best_weights_on_held_out_images_are_kept_and_patience_ends_training
     assert found == [(10, 0.2), (20, 0.9), (30, 0.5), (40, 0.4), (50, 0.3)]
 
 
+def test_a_kill_after_patience_ran_out_does_not_prolong_training(tmp_path):
+    ends = []
+    for killed in (False, True):
+        one = job(
+            tiny_network(), 60, folder=tmp_path / str(killed), validate_every=5, patience=2, checkpoint_seconds=0.0
+        )
+        one.folder.mkdir()
+        for _ in range(1 + killed):  # once more from the last checkpoint, as after a kill before the cell was stored
+            one.network = tiny_network()
+            points, log = curve()
+            one.validation = Validation(np.arange(5), falling)
+            train(one, "cpu", 1, log)
+        ends.append((weights(one.network), points[-1]))
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+    assert ends[0][1][0] < 60
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_like_the_plain_one():
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    ends = []
+    for compiled in (False, True):
+        one = job(tiny_network(), 10, compiled=compiled)
+        train(one, "cpu", 1, lambda step, **numbers: None)
+        ends.append(weights(one.network))
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+
+
 def test_bfloat16_trains_and_keeps_weights_in_float32():
     one = job(tiny_network(), 30, precision="bfloat16")
     points, log = curve()
@@ -402,6 +474,8 @@ def test_bfloat16_trains_and_keeps_weights_in_float32():
 def test_framing_is_that_of_the_source(size, crops, expected):
     framing = Framing.of(size, "horizontal", crops, True)
     assert (framing.stored, framing.side) == expected
+    scored = framing.alone()
+    assert (scored.stored, scored.side) == (framing.stored, 226 if size == 227 else size), "one crop for all views"
     whole = Framing.of(size, "none", crops, False)
     assert (whole.stored, whole.side, whole.room) == (size, size, 0)
 
@@ -444,6 +518,32 @@ def test_crops_of_another_size_are_resized():
     (view,) = framing.views(flat, np.array([[[3, 30]]]), np.array([0]))
     assert view.shape == (1, 3, 227, 227)
     assert (view == 7).all()
+
+
+def test_items_are_made_ahead_and_leaving_early_ends_that():
+    made = []
+
+    def counting(count):
+        for at in range(count):
+            made.append(at)
+            yield at
+
+    assert list(image_supply.ahead(counting(20), 3)) == list(range(20))
+    made.clear()
+    for item in image_supply.ahead(counting(10_000), 3):
+        if item == 2:
+            break
+    time.sleep(0.05)
+    assert 3 <= len(made) <= 8, "those that were asked for, those ahead, and one in hand"
+
+    def failing():
+        yield 1
+        raise OSError("disk")
+
+    supply = image_supply.ahead(failing(), 2)
+    assert next(supply) == 1
+    with pytest.raises(OSError, match="disk"):
+        next(supply)
 
 
 def test_a_supply_gives_the_rows_asked_for_resident_or_not():

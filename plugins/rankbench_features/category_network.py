@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -68,12 +68,11 @@ class CategoryNetwork(rankbench.Feature):
         self.classes_ = len(categories)
         self._fitted = self._classifier(self.classes_)
         self._fitted.fit(images, None, run)
+        self._fitted.flips = "none"  # from now on
         return self
 
     def extract(self, images: rankbench.Images, run: rankbench.Run) -> np.ndarray:
-        frozen = replace(self._fitted, flips="none")
-        frozen.network_, frozen.supplement_ = self._fitted.network_, 0
-        return frozen.embed(images, run)
+        return self._fitted.embed(images, run)
 
     def state(self) -> dict[str, Any]:
         return {"classes": self.classes_, **self._fitted.state()}
@@ -82,6 +81,7 @@ class CategoryNetwork(rankbench.Feature):
         self.classes_ = int(state["classes"])
         self._fitted = self._classifier(self.classes_)
         self._fitted.load({name: value for name, value in state.items() if name != "classes"})
+        self._fitted.flips = "none"
 
     def _classifier(self, classes: int) -> Any:
         from rankbench_rankers.category_classifier import CategoryClassifier

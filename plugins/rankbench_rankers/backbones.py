@@ -98,6 +98,8 @@ def built(name: str, weights: str, file: Path | None = None, seed: int = 0) -> n
         model = CaffeNet() if name == "caffenet" else blank(name)
     if weights == "imagenet":
         load(model, imagenet(name), f"torchvision's weights of {name}")
+        if hasattr(model, "transform_input"):  # googlenet and inception_v3: these weights want other means
+            model.transform_input = True
     elif weights == "file":
         load(model, read_state_dict(given(file, name)), str(file))
     return model.eval()

@@ -10,6 +10,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,59 +45,76 @@ class RowSupply:
     def take(self, wanted: np.ndarray) -> Tensor:
         """(k, …) these rows, on the device."""
         if self._all is not None:
-            return self._all[torch.from_numpy(wanted).to(self.device)]
-        return torch.from_numpy(np.ascontiguousarray(self.rows[wanted])).to(self.device)
+            return self._all[moved(wanted, self.device)]
+        return moved(self.rows[wanted], self.device)
 
     def stream(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
         """`take` of one list of rows after the other, fetched ahead where they do not lie on the device."""
         if self._all is not None or self.device.type == "cpu":
             yield from map(self.take, wanted)
-        else:
-            yield from self._fetched(wanted)
+            return
+        copies = torch.cuda.Stream(self.device)
 
-    def _fetched(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """A thread reads rows into pinned memory and copies them on a stream of its own."""
-        ready: queue.Queue[tuple[Tensor, torch.cuda.Event] | BaseException | None] = queue.Queue(AHEAD)
-        stopped = threading.Event()
+        def copied(rows: np.ndarray) -> tuple[Tensor, torch.cuda.Event]:
+            with torch.cuda.stream(copies):
+                batch = moved(self.rows[rows], self.device)
+                done = torch.cuda.Event()
+                done.record(copies)
+            done.synchronize()  # this thread may wait; pinned memory may then go
+            return batch, done
 
-        def fetch() -> None:
-            stream = torch.cuda.Stream(self.device)
-            try:
-                for rows in wanted:
-                    pinned = torch.from_numpy(np.ascontiguousarray(self.rows[rows])).pin_memory()
-                    with torch.cuda.stream(stream):
-                        batch = pinned.to(self.device, non_blocking=True)
-                        done = torch.cuda.Event()
-                        done.record(stream)
-                    done.synchronize()  # this thread may wait; `pinned` may then go
-                    put((batch, done))
-                put(None)
-            except BaseException as error:
-                put(error)
+        for batch, done in ahead(map(copied, wanted), AHEAD):
+            torch.cuda.current_stream(self.device).wait_event(done)
+            batch.record_stream(torch.cuda.current_stream(self.device))
+            yield batch
 
-        def put(item: object) -> None:
-            while not stopped.is_set():
-                with contextlib.suppress(queue.Full):
-                    ready.put(item, timeout=0.1)  # type: ignore[arg-type]
-                    break
 
-        thread = threading.Thread(target=fetch, daemon=True)
-        thread.start()
+def moved(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array on the device; to a GPU from pinned memory, so that nothing waits for what the GPU is at."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+    """The same items, the next `count` of them made by a thread before they are asked for. Leaving early ends it."""
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(count)
+    left = threading.Event()
+
+    def put(item: Any, error: BaseException | None) -> bool:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put((item, error), timeout=0.1)
+                return True
+        return False
+
+    def work() -> None:
+        error: BaseException = StopIteration()
         try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                batch, done = item
-                torch.cuda.current_stream(self.device).wait_event(done)
-                batch.record_stream(torch.cuda.current_stream(self.device))
-                yield batch
-        finally:
-            stopped.set()
-            thread.join()
+            for item in items:
+                if not put(item, None):
+                    return
+        except BaseException as raised:
+            error = raised
+        put(None, error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        left.set()
+        thread.join()
 
 
 def room(device: torch.device) -> float:
     """Bytes that images may take on the device."""
     if device.type != "cuda":
         return CPU_BYTES
-    return GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, free again
+    return GPU_SHARE * (torch.cuda.mem_get_info(device)[0] + unused)

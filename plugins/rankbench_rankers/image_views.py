@@ -3,7 +3,7 @@
 Images are stored a little larger than a network sees them (256 pixels for 227) and cropped. Augmentation draws a place
 and a flip for each; scoring takes ten fixed crops, or the middle.
 Source: Singh & Lee, ECCV 2016, released code: 226 of 256 pixels, enlarged to 227; scores summed over four corners and
-the center, each plain and mirrored.
+the center, each plain and mirrored. Offsets here are 0 to 30, theirs 1 to 30.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from rankbench_rankers.image_supply import moved
 
 FLIPS = {"none": (0,), "horizontal": (0, 1), "dihedral": (0, 1, 2, 3)}  # 1: left to right, 2: upside down, 3: both
 FLIPPED = ((2, 1), (1, 2))  # bit of a flip, and the axis of (n, h, w, 3) that it turns
@@ -45,9 +47,13 @@ class Framing:
         if not cropped:
             return cls(size, size, size, FLIPS[flips])
         stored = round(size * STORED / SEEN)
-        if crops == 1:
-            return cls(size, stored, CROP if size == SEEN else size, FLIPS[flips])
-        return cls(size, stored, round(stored * AREA**0.5), FLIPS[flips])
+        several = cls(size, stored, round(stored * AREA**0.5), FLIPS[flips])
+        return several.alone() if crops == 1 else several
+
+    def alone(self) -> Framing:
+        """What scoring sees of images that are stored for this: one crop for all views of a network."""
+        side = CROP if self.size == SEEN else self.size
+        return Framing(self.size, self.stored, side, self.flips) if self.room else self
 
     @property
     def room(self) -> int:
@@ -107,7 +113,7 @@ def gathered(pixels: Tensor, place: np.ndarray, flips: np.ndarray, side: int) ->
     """The same by one indexing of all images, for a GPU."""
     device = pixels.device
     inside = torch.arange(side, device=device)
-    corner, flip = torch.from_numpy(place).to(device), torch.from_numpy(flips).to(device)[:, None]
+    corner, flip = moved(place, device), moved(flips, device)[:, None]
     rows = corner[:, :1] + torch.where(flip & 2 > 0, inside.flip(0), inside)
     columns = corner[:, 1:] + torch.where(flip & 1 > 0, inside.flip(0), inside)
     images = torch.arange(len(pixels), device=device)[:, None, None]

@@ -47,7 +47,7 @@ class NetworkRanker(rankbench.Ranker):
         validate_every: steps. patience: validations without a gain after which training ends; 0 for never.
         precision: of forward and backward passes: "float32" or "bfloat16".
         compiled: whether the network is compiled (torch.compile).
-        deterministic: whether a GPU repeats itself exactly.
+        deterministic: whether a GPU uses algorithms that repeat themselves, wherever torch has them.
         processes: each with a share of every batch and a GPU of its own, where there is one.
         supplement: frozen features that join what the last layer reads.
     """
@@ -96,6 +96,10 @@ class NetworkRanker(rankbench.Ranker):
             raise rankbench.DataError(f'{self.title}: weights = "file" and file = "…" go together.')
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise rankbench.DataError(f"{self.title}: dropout is {self.dropout}; it is in [0, 1).")
+        if self.minimum_steps > self.maximum_steps:
+            raise rankbench.DataError(
+                f"{self.title}: minimum_steps is {self.minimum_steps}, above maximum_steps, {self.maximum_steps}."
+            )
         if self.size is not None and self.size < 16:
             raise rankbench.DataError(f"{self.title}: size is {self.size}; it is at least 16 pixels.")
 
@@ -108,8 +112,12 @@ class NetworkRanker(rankbench.Ranker):
         """The network, its new layers drawn from torch's generator. Args: supplement, numbers of the frozen feature."""
         raise NotImplementedError
 
-    def task(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> Any:
-        """What to train, and a Validation or None."""
+    def divide(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> tuple[Any, Any]:
+        """The training pairs that are fitted, and a Validation on the others or None."""
+        return pairs, None
+
+    def task(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> tuple[Any, Any]:
+        """What to train, and a Validation where that is its own."""
         raise NotImplementedError
 
     # -- the contract
@@ -130,7 +138,8 @@ class NetworkRanker(rankbench.Ranker):
         from rankbench_rankers import training
 
         torch.set_num_threads(run.threads)
-        task, validation = self.task(images, pairs, run)
+        pairs, validation = self.divide(images, pairs, run)
+        task, own = self.task(images, pairs, run)
         extra = run.features(images, self.supplement) if self.supplement else None
         self.supplement_ = 0 if extra is None else extra.shape[1]
         self.network_ = self.made(self.supplement_, run.seed)
@@ -146,7 +155,7 @@ class NetworkRanker(rankbench.Ranker):
             threads=run.threads,
             folder=run.folder,
             supplement=extra,
-            validation=validation,
+            validation=validation or own,
         )
         self._remarks = training.train(job, run.device, self.processes, run.log)
         return self
@@ -197,7 +206,7 @@ class NetworkRanker(rankbench.Ranker):
         """A vector of the whole image, from the backbone."""
         from rankbench_rankers import trunks
 
-        return trunks.vector(self.backbone_model(), self.backbone, self.pixels())
+        return trunks.vector(self.backbone_model(), self.backbone, self.input_size())
 
     def backbone_model(self) -> Any:
         """The backbone with its first weights: those named, or drawn from torch's generator."""
@@ -209,7 +218,7 @@ class NetworkRanker(rankbench.Ranker):
         path = None if self.file is None else self.file.path
         return trunks.backbone(self.backbone, self.weights, path, seed, self.width)
 
-    def pixels(self) -> int:
+    def input_size(self) -> int:
         """Side of the square that is seen."""
         from rankbench_rankers import trunks
 
@@ -218,7 +227,7 @@ class NetworkRanker(rankbench.Ranker):
     def framing(self) -> Any:
         from rankbench_rankers.image_views import Framing
 
-        return Framing.of(self.pixels(), self.flips, self.crops, self.cropped)
+        return Framing.of(self.input_size(), self.flips, self.crops, self.cropped)
 
     def training_recipe(self, batches: int) -> Any:
         """Args: batches, of an epoch."""
@@ -226,16 +235,16 @@ class NetworkRanker(rankbench.Ranker):
 
         steps = min(max(int(np.ceil(self.epochs * batches)), self.minimum_steps, 1), self.maximum_steps)
         return Recipe(
-            self.recipe,
-            steps,
-            self.learning_rate,
-            self.weight_decay,
-            self.rates(),
-            self.precision,
-            self.compiled,
-            self.deterministic,
-            self.validate_every,
-            self.patience,
+            name=self.recipe,
+            steps=steps,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            rates=self.rates(),
+            precision=self.precision,
+            compiled=self.compiled,
+            deterministic=self.deterministic,
+            validate_every=self.validate_every,
+            patience=self.patience,
         )
 
     def rates(self) -> dict[str, float]:
@@ -249,7 +258,7 @@ class NetworkRanker(rankbench.Ranker):
         from rankbench_rankers.image_supply import RowSupply
 
         torch.set_num_threads(run.threads)
-        device, framing = torch.device(run.device), self.framing()
+        device, framing = torch.device(run.device), self.framing().alone()
         network = self.network_.to(device, memory_format=torch.channels_last)
         supply = RowSupply(run.pixels(images, framing.stored), device)
         extra = RowSupply(run.features(images, self.supplement), device) if self.supplement else None
@@ -271,20 +280,23 @@ class PairNetworkRanker(NetworkRanker):
 
     pairs: Literal["sampled", "all"] = "sampled"
 
-    def task(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> Any:
+    def divide(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> tuple[Any, Any]:
+        usable = counting(pairs, self.title)
+        if not self.validation_pairs or len(usable) < 2:
+            return usable, None
+        least, most = HELD_SHARE
+        share = min(most, max(least, self.validation_pairs / len(usable)))
+        fitted, held = run.holdout(images, usable, share)
+        if not (held.ordered.any() and fitted.ordered.any()):
+            return usable, None
+        return fitted, ordered_right(held, run.rng)
+
+    def task(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> tuple[Any, Any]:
         from rankbench_rankers import training_tasks as tasks
 
-        usable = counting(pairs, self.title)
-        validation = None
-        if self.validation_pairs and len(usable) > 1:
-            least, most = HELD_SHARE
-            share = min(most, max(least, self.validation_pairs / len(usable)))
-            fitted, held = run.holdout(images, usable, share)
-            if held.ordered.any() and fitted.ordered.any():
-                usable, validation = fitted, ordered_right(held, run.rng)
         if self.pairs == "all":
-            return tasks.AllPairs(usable, len(images), self.batch_size, run.seed), validation
-        return tasks.SampledPairs(usable, self.batch_size, run.seed), validation
+            return tasks.AllPairs(pairs, len(images), self.batch_size, run.seed), None
+        return tasks.SampledPairs(pairs, self.batch_size, run.seed), None
 
 
 def counting(pairs: rankbench.Pairs, title: str) -> rankbench.Pairs:

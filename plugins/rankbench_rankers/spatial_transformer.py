@@ -45,8 +45,9 @@ class Localiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, h, w) RGB in [0, 255] to (n, 3): s, t_x, t_y."""
-        x = F.relu(self.narrow(self.maps(x)).flatten(1))
-        return self.last(F.relu(self.hidden(x))).float() * self.multiplier
+        x = F.relu(self.hidden(F.relu(self.narrow(self.maps(x)).flatten(1))))
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round s and t
+            return self.last(x.float()) * self.multiplier
 
 
 def torch_uniform(*layers: nn.Module) -> None:

@@ -138,16 +138,20 @@ def train(job: Job, device: str, processes: int, log: Log) -> list[str]:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no word on what was asked for
     accelerator = "cuda" if device.startswith("cuda") else "cpu"
     precision = "bf16-mixed" if job.recipe.precision == "bfloat16" else "32-true"
-    if processes == 1:
+    most = torch.cuda.device_count() if accelerator == "cuda" else processes
+    remarks = [f"{most} processes instead of {processes}, as there were no more GPUs"] if most < processes else []
+    if min(most, processes) == 1:
         fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
         trained = Trainer(job, fabric, log).run()
     else:
-        fabric = Fabric(accelerator=accelerator, devices=processes, strategy="ddp_spawn", precision=precision)
-        trained = fabric.launch(OneOfSeveral(job))
+        several = {"devices": min(most, processes), "strategy": "ddp_spawn"}
+        trained = Fabric(accelerator=accelerator, precision=precision, **several).launch(OneOfSeveral(job))
+        if isinstance(trained, rankbench.RankbenchError):
+            raise trained
         for step, numbers in trained.curves:
             log(step, **numbers)
     job.network.load_state_dict({name: torch.from_numpy(value) for name, value in trained.state.items()})
-    return trained.remarks
+    return [*remarks, *trained.remarks]
 
 
 class OneOfSeveral:
@@ -159,10 +163,15 @@ class OneOfSeveral:
     def __init__(self, job: Job) -> None:
         self.job = job
 
-    def __call__(self, fabric: Any) -> Trained:
+    def __call__(self, fabric: Any) -> Trained | rankbench.RankbenchError:
         torch.set_num_threads(max(1, self.job.threads // fabric.world_size))
         job = replace(self.job, network=copy.deepcopy(self.job.network))  # tensors come shared between the processes
-        return Trainer(job, fabric, lambda step, **numbers: None).run()
+        try:
+            return Trainer(job, fabric, lambda step, **numbers: None).run()
+        except (
+            rankbench.RankbenchError
+        ) as error:  # every process meets it; raised, it would come as another's traceback
+            return error
 
 
 class Trainer:
@@ -255,23 +264,24 @@ class Trainer:
         """One step of the optimizer; where a GPU's memory runs out, once more in two halves."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.recipe.factor(self.step)
-        while True:
-            try:
-                return self._step(batch, views, supplement)
-            except torch.OutOfMemoryError as error:
-                self._halve(batch, error)
+        try:
+            return self._step(batch, views, supplement)
+        except torch.OutOfMemoryError as error:
+            self._halve(batch, error)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # here, as the error held on to what the step had computed
+        return self._advance(batch, views, supplement)
 
     def _halve(self, batch: Batch, error: BaseException) -> None:
         """From now on batches are computed in two parts. RankbenchError where that was tried already."""
         if self.parts > 1 or self.fabric.world_size > 1 or len(batch) < 2:
+            share = "half a" if self.parts > 1 else "a process's share of a" if self.fabric.world_size > 1 else "a"
             raise rankbench.RankbenchError(
-                f"{self.job.who}: the {self.device.type}'s memory does not suffice for half a batch of {len(batch)}. "
+                f"{self.job.who}: the {self.device.type}'s memory does not suffice for {share} batch of {len(batch)}. "
                 "Lower batch_size or size."
             ) from error
         self.parts = 2
         self.remarks.append("memory ran out: each batch was computed in two halves")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _step(self, batch: Batch, views: list[Tensor], supplement: Tensor | None) -> None:
         torch.manual_seed(mixed(self.job.seed, self.step, self.fabric.global_rank))  # dropout
@@ -310,7 +320,8 @@ class Trainer:
             self._point()
         if self.job.validation is not None and (last or self.step % self.recipe.validate_every == 0):
             more = self._validate()
-        if self.job.folder is not None and not last and time.monotonic() - self.saved >= self.recipe.checkpoint_seconds:
+        due = time.monotonic() - self.saved >= self.recipe.checkpoint_seconds
+        if self.job.folder is not None and more and not last and due:
             self.save()
         return more
 
@@ -337,7 +348,7 @@ class Trainer:
         """Keep the weights if they are the best yet; False once none were for too long."""
         validation = self.job.validation
         assert validation is not None
-        network, framing = self.job.network, self.job.framing
+        network, framing = self.job.network, self.job.framing.alone()
         scores = scored(
             network, framing, self.images, self.extra, validation.rows, many=False, around=self.fabric.autocast
         )
@@ -419,14 +430,19 @@ def mixed(*numbers: int) -> int:
 
 @contextlib.contextmanager
 def deterministic(on: bool) -> Iterator[None]:
-    """Deterministic algorithms, where there are any: that of a crop's gradient has no name as one, but repeats here,
-    as images need no gradient."""
+    """Deterministic algorithms, where torch has them; else it warns.
+
+    The gradient of a crop is by name among those it has none for, but repeats here, as images need no gradient. Without
+    `on`, cuDNN may try out which of its algorithms is fastest.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fastest, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, not on
     if on:
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
+        torch.backends.cudnn.benchmark = fastest
         if on:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 

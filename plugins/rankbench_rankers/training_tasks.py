@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import rankbench
+from rankbench_rankers.image_supply import moved
 from rankbench_rankers.losses import ranknet_costs
 
 ORDER, AUGMENT = 0, 1  # streams of random numbers of one seed
@@ -40,12 +41,15 @@ class Batch:
 class Task:
     """Items in batches; each epoch a new order.
 
-    Attributes: items, how many there are; batch_size; seed; batches, of an epoch.
+    Attributes: items, how many there are; batch_size; seed; batches, of an epoch; left_over, so many items make no
+        batch of their own: batch normalisation cannot do with one image.
     """
+
+    left_over = 1
 
     def __init__(self, items: int, batch_size: int, seed: int) -> None:
         self.items, self.batch_size, self.seed = items, batch_size, seed
-        self.batches = math.ceil(items / batch_size)
+        self.batches = max(1, math.ceil((items - self.left_over) / batch_size))
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     def __getstate__(self) -> dict[str, object]:
@@ -59,9 +63,10 @@ class Task:
         return np.random.default_rng((self.seed, ORDER, epoch)).permutation(self.items)
 
     def batch(self, step: int) -> Batch:
-        """The items of a step; the last batch of an epoch is shorter."""
+        """The items of a step; the last batch of an epoch is shorter, or by `left_over` longer."""
         epoch, at = divmod(step, self.batches)
-        items = self._order(epoch)[at * self.batch_size : (at + 1) * self.batch_size]
+        end = None if at == self.batches - 1 else (at + 1) * self.batch_size
+        items = self._order(epoch)[at * self.batch_size : end]
         return Batch(items, self.rows(items))
 
     def augmentation(self, step: int) -> np.random.Generator:
@@ -97,6 +102,8 @@ class SampledPairs(Task):
     Args: pairs, with labels; batch_size, pairs a step; seed.
     """
 
+    left_over = 0
+
     def __init__(self, pairs: rankbench.Pairs, batch_size: int, seed: int) -> None:
         super().__init__(len(pairs), batch_size, seed)
         self._sides, self._labels = (pairs.left, pairs.right), np.array(pairs.label)
@@ -106,14 +113,14 @@ class SampledPairs(Task):
         return np.stack([side[items] for side in self._sides], axis=1)
 
     def prepare(self, device: torch.device) -> None:
-        self._label = torch.from_numpy(self._labels).to(device)
-        self._weight = None if self._weights is None else torch.from_numpy(self._weights).to(device)
+        self._label = moved(self._labels, device)
+        self._weight = None if self._weights is None else moved(self._weights, device)
 
     def weight(self, batch: Batch) -> float:
         return float(len(batch) if self._weights is None else self._weights[batch.items].sum())
 
     def costs(self, values: Tensor, batch: Batch) -> Tensor:
-        items = torch.from_numpy(batch.items).to(values.device)
+        items = moved(batch.items, values.device)
         costs = ranknet_costs(values[:, 0] - values[:, 1], self._label[items])
         return (costs if self._weight is None else costs * self._weight[items]).sum()
 
@@ -145,13 +152,12 @@ class AllPairs(Task):
 
     def costs(self, values: Tensor, batch: Batch) -> Tensor:
         device, scores = values.device, values[:, 0]
-        self._latest[torch.from_numpy(batch.rows[:, 0]).to(device)] = scores.detach()
         own, at = self.partners.of(batch.items)
-        latest = self._latest[torch.from_numpy(self.partners.other[at]).to(device)]
-        label = torch.from_numpy(self.partners.label[at]).to(device)
-        costs = ranknet_costs(scores[torch.from_numpy(own).to(device)] - latest, label)
+        self._latest[moved(batch.rows[:, 0], device)] = scores.detach()
+        margin = scores[moved(own, device)] - self._latest[moved(self.partners.other[at], device)]
+        costs = ranknet_costs(margin, moved(self.partners.label[at], device))
         if self.partners.weight is not None:
-            costs = costs * torch.from_numpy(self.partners.weight[at]).to(device)
+            costs = costs * moved(self.partners.weight[at], device)
         return costs.sum()
 
     def state(self) -> dict[str, Tensor]:
@@ -195,7 +201,7 @@ class ScoreRegression(Task):
         return self._rows[items][:, None]
 
     def costs(self, values: Tensor, batch: Batch) -> Tensor:
-        return (values[:, 0] - torch.from_numpy(self._targets[batch.items]).to(values.device)).square().sum()
+        return (values[:, 0] - moved(self._targets[batch.items], values.device)).square().sum()
 
 
 class Classification(Task):
@@ -217,6 +223,6 @@ class Classification(Task):
         return float(self._weight[self._classes[batch.items]].sum())
 
     def costs(self, values: Tensor, batch: Batch) -> Tensor:
-        classes = torch.from_numpy(self._classes[batch.items]).to(values.device)
-        weight = torch.from_numpy(self._weight).to(values.device)
+        classes = moved(self._classes[batch.items], values.device)
+        weight = moved(self._weight, values.device)
         return F.cross_entropy(values[:, 0], classes, weight, reduction="sum")

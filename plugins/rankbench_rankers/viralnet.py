@@ -10,6 +10,7 @@ import numpy as np
 import rankbench
 from rankbench_rankers.network_ranker import PairNetworkRanker
 
+APART = ("file", "supplement")  # parameters whose content the core adds to the key of a first stage
 SHRINK = (1, 2, 4)  # what the image is shrunk by for each scale of -M
 
 
@@ -28,7 +29,7 @@ class ViralNet(PairNetworkRanker):
 
     Args:
         variant: see above.
-        inputs: "combined", crops and whole image, or "crop" alone.
+        sees: "combined", crops and whole image, or "crop" alone.
         stages: 2 trains the crop-only network first, whose localisers the combined one starts from; 1 starts fresh.
         scale: s at the start: the crop's side as a share of the image's; at the other scales a half and a quarter of
             it, or what `pyramid` says.
@@ -42,7 +43,7 @@ class ViralNet(PairNetworkRanker):
     """
 
     variant: Literal["single", "M", "C", "MC"] = "single"
-    inputs: Literal["combined", "crop"] = "combined"
+    sees: Literal["combined", "crop"] = "combined"
     stages: Literal[1, 2] = 2
     scale: float = 0.33
     multiplier: float = 0.05
@@ -72,7 +73,7 @@ class ViralNet(PairNetworkRanker):
 
     @property
     def crops(self) -> int:
-        return 1 if self.scales == 1 else self.scales + (self.inputs == "combined")
+        return 1 if self.scales == 1 else self.scales + (self.sees == "combined")
 
     def build(self, supplement: int) -> Any:
         from rankbench_rankers import trunks
@@ -81,13 +82,13 @@ class ViralNet(PairNetworkRanker):
 
         localisers = []
         for factor in self.pyramid[: self.scales]:
-            maps = trunks.maps(self.backbone_model(), self.backbone, self.pixels())
+            maps = trunks.maps(self.backbone_model(), self.backbone, self.input_size())
             localisers.append(Localiser(maps, self.scale * factor, self.multiplier))
         return ViralNetwork(
             self.trunk(),
             localisers,
             SHRINK[: self.scales],
-            self.inputs == "combined",
+            self.sees == "combined",
             supplement,
             self.spatial_loss,
             self.pyramid_source == "full",
@@ -98,24 +99,21 @@ class ViralNet(PairNetworkRanker):
 
     def start(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> None:
         """The localisers of a crop-only network, trained once for every row that starts from them."""
-        if self.stages == 1 or self.inputs == "crop":
+        if self.stages == 1 or self.sees == "crop":
             return
         import torch
 
-        without = replace(
-            self, inputs="crop", stages=1, variant="M" if self.scales > 1 else "single", supplement=rankbench.Features()
-        )
+        variant: Any = "M" if self.scales > 1 else "single"
+        none = rankbench.Features()
+        without = replace(self, sees="crop", stages=1, variant=variant, supplement=none, scoring="center")
 
         def build(apart: rankbench.Run) -> dict[str, np.ndarray]:
             network = without.fit(images, pairs, apart).network_
             return {name: value.cpu().numpy() for name, value in network.localisers.state_dict().items()}
 
-        found = run.shared("crop-only stage", without.parameters(), build)
+        parameters = {one.name: getattr(without, one.name) for one in fields(self) if one.name not in APART}
+        found = run.shared("crop-only stage", parameters, build, none)
         self.network_.localisers.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in found.items()})
-
-    def parameters(self) -> dict[str, Any]:
-        """As JSON values; the file's digest is the core's to add."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("file", "supplement")}
 
     def locate(
         self, images: rankbench.Images, run: rankbench.Run
@@ -125,7 +123,7 @@ class ViralNet(PairNetworkRanker):
 
         from rankbench_rankers.spatial_transformer import boxes
 
-        framing = self.framing()
+        framing = self.framing().alone()
         where = torch.from_numpy(self._applied(images, run, False, "locate"))  # (n, scales, 3)
         labels = (
             ["crop"] if self.scales == 1 else [f"crop at 1/{factor}" if factor > 1 else "crop" for factor in SHRINK]
