@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from rankbench.cli_data import data as data_commands
+from rankbench.cli_data import warn
 from rankbench.errors import RankbenchError, StoreError, did_you_mean
 
 KINDS = ("datasets", "rankers", "metrics", "features")
@@ -125,15 +126,6 @@ def quickstart() -> Path:
     here = Path(__file__).parent
     packaged = here / "quickstart.toml"
     return packaged if packaged.exists() else here.parent / "benchmarks" / "quickstart.toml"
-
-
-def warn(registry: Any) -> None:
-    """A line for each package whose plugins are not usable."""
-    for broken in registry.broken:
-        click.echo(
-            f"Warning: plugin package {broken.distribution}, entry point {broken.entry_point!r}: {broken.message}",
-            err=True,
-        )
 
 
 def print_plan(result: Any, as_json: bool) -> None:

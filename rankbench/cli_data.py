@@ -48,7 +48,6 @@ def data() -> None:
 
 def opened(root: Path | None, cache: Path | None) -> Any:
     """The datasets of every installed package, below the data root."""
-    from rankbench.cli import warn
     from rankbench.loading import Data
     from rankbench.registry import Registry
     from rankbench.runner import Options
@@ -57,6 +56,15 @@ def opened(root: Path | None, cache: Path | None) -> Any:
     registry = Registry.installed()
     warn(registry)
     return Data(registry, options.data_root, options.cache_root)
+
+
+def warn(registry: Any) -> None:
+    """A line for each package whose plugins are not usable."""
+    for broken in registry.broken:
+        click.echo(
+            f"Warning: plugin package {broken.distribution}, entry point {broken.entry_point!r}: {broken.message}",
+            err=True,
+        )
 
 
 def choices(found: Any, name: str, folder: str | None, parameters: tuple[str, ...]) -> list[Any]:
