@@ -424,6 +424,14 @@ def test_rows_that_read_inputs_are_known_before_they_run(planned):
     assert {tuple(c.inputs) for c in planned(text).cells if c.row == "Votes"} == {("votes",)}
 
 
+def test_inputs_that_are_a_word_are_the_plugins_fault(lab):
+    lab.edit('inputs = ("votes",)', 'inputs = "votes"')
+    result = lab.run(TOY + '[[row]]\nlabel = "Votes"\nranker = "comparer"\n')
+    found = {cell.reason for cell in result.cells if cell.row == "Votes"}
+    assert len(found) == 1
+    assert "inputs must be a tuple of names, not 'votes'" in found.pop()
+
+
 def test_public_run_takes_a_benchmark_or_a_path(lab):
     path = lab.file(TOY)
     by_path = rankbench.run(str(path), in_process=True, quiet=True, **lab.places)

@@ -516,6 +516,29 @@ def test_an_artefact_is_built_anew_when_a_feature_or_file_it_reads_changes(tmp_p
     assert len(built) == before + 1
 
 
+def test_an_artefact_that_says_what_it_reads_is_shared_by_cells_with_other_features(tmp_path):
+    problem, built = toy(), []
+
+    def ask(declared, reads, wanted):
+        run = cell_run(problem, tmp_path, declared, fit_digest="given")
+
+        def build(inner):
+            built.append(run)
+            return {"sum": float(inner.features(problem.training()[0], wanted)[:].sum()) if wanted else 0.0}
+
+        return run.shared("words", {"wanted": len(wanted)}, build, rankbench.Features(*reads))["sum"]
+
+    level, named = {"name": "level", "normalize": "none"}, {"name": "named", "normalize": "none"}
+    ask([], [], [])
+    ask([level, named], [], [])
+    assert len(built) == 1
+    ask([level, named], [level], [level])
+    ask([level], [level], [level])
+    assert len(built) == 2
+    with pytest.raises(PluginError, match="asked for feature 'named', which none of its parameters"):
+        ask([level, named], [], [named])
+
+
 def public(thing, depth=4, seen=None):
     """Everything within reach of an object's public attributes."""
     seen = {} if seen is None else seen
