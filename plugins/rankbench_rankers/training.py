@@ -168,10 +168,10 @@ class OneOfSeveral:
         job = replace(self.job, network=copy.deepcopy(self.job.network))  # tensors come shared between the processes
         try:
             return Trainer(job, fabric, lambda step, **numbers: None).run()
-        except (
-            rankbench.RankbenchError
-        ) as error:  # every process meets it; raised, it would come as another's traceback
-            return error
+        except rankbench.RankbenchError as error:
+            if isinstance(error.__cause__, torch.OutOfMemoryError):  # this process's alone: the others must be ended
+                raise
+            return error  # all of them met it; raised, it would reach the caller as a text in another error
 
 
 class Trainer:
