@@ -70,7 +70,7 @@ def test_crops_show_the_disc_and_both_networks_beat_the_siamese_one(shapes, seed
     combined = judged(ViralNet(**SETTINGS, **LOOKING, stages=2, epochs=8.0), shapes, seed, looking)
     seconds = crop[1] + combined[1]
     one_epoch = judged(Siamese(**SETTINGS, epochs=1.0), shapes, seed)[1]
-    epochs = 1.1 * seconds / one_epoch
+    epochs = 1.3 * seconds / one_epoch  # an epoch among others takes less than one alone
     siamese = judged(Siamese(**SETTINGS, epochs=epochs), shapes, seed)
     print(f"seed {seed}: crop {crop}, combined {combined}, siamese {siamese} in {epochs:.0f} epochs")
     assert seconds < 60 * MINUTES
