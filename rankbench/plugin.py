@@ -165,7 +165,7 @@ class Run(Protocol):
         """An artefact several cells need, built once: `build(run)` returns arrays and JSON values. In `fit` only.
 
         features: those that `build` reads; by default all that the ranker declares, so that cells with others share
-        nothing.
+        nothing. What `build` logs is in the curves of every cell that asks, as "name: loss".
         """
         ...
 

@@ -32,6 +32,7 @@ from rankbench.registry import Registry, plain, resolved
 Log = Callable[[float, dict[str, float]], None]
 Ids = Callable[[Images], NDArray[np.uint8]]
 Compute = Callable[[Ints], Iterator[NDArray[Any]]]
+CURVES = "__curves__"  # under which a shared state keeps what was logged while it was built
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ class CellRun:
     refused: dict[str, str] = field(default_factory=dict)  # tests that the ranker cannot treat, and why
     files: Mapping[str, File] = field(default_factory=dict)  # parameters of the plugin that name a file
     feature_seconds: dict[str, float] = field(default_factory=dict)  # what features and pixels took for the scope
+    told: set[str] = field(default_factory=set)  # shared work whose curves this cell's have already
 
     @property
     def door(self) -> Run:
@@ -313,7 +315,7 @@ class CellRun:
             feature.fit(fitting.images.take(rows, names=False, columns=feature.uses, inputs=()), learner.door)
             return feature.state()
 
-        feature.load(self.services.state_once("fitted", parts, self.who, build, run.folder_path))
+        feature.load(self._once("fitted", parts, parts["name"], build, run))
 
     def _scoped(self, images: Images) -> Images:
         """All images of the problem but the unreadable ones, if these images belong to it; else these."""
@@ -354,7 +356,7 @@ class CellRun:
         run = self.apart(int(key[:15], 16), self.services.cache / "shared" / f"{key}.run")
         run.declared = declared
         with self.clock.phase("shared"):
-            return self.services.state_once("shared", parts, self.who, lambda: build(run.door), run.folder_path)
+            return self._once("shared", parts, name, lambda: build(run.door), run)
 
     def _read(self, declared: Features) -> dict[str, Any]:
         """What else `build` may read: these features, and the ranker's files. Left out where there is none."""
@@ -368,10 +370,30 @@ class CellRun:
         return ({"features": features} if features else {}) | ({"files": files} if files else {})
 
     def apart(self, seed: int, folder: Path) -> CellRun:
-        """A Run for work that several cells share: nothing of it is logged to whichever cell came first."""
-        return replace(
-            self, seed=seed, folder_path=folder, holdouts=[], feature_seconds={}, logger=lambda step, numbers: None
-        )
+        """A Run for work that several cells share: nothing of it is noted for whichever cell came first."""
+        nowhere: Log = lambda step, numbers: None  # noqa: E731
+        return replace(self, seed=seed, folder_path=folder, holdouts=[], feature_seconds={}, told=set(), logger=nowhere)
+
+    def _once(self, kind: str, parts: Mapping[str, Any], label: str, build: Callable[[], State], run: CellRun) -> State:
+        """`Services.state_once`; what was logged while it was built is in the curves of every cell that uses it."""
+        points: list[tuple[float, dict[str, float]]] = []
+        key, told = key_of(parts), self.told
+
+        def tell(step: float, numbers: Mapping[str, float]) -> None:
+            self.logger(step, {f"{label}: {name}": value for name, value in numbers.items()})
+
+        def log(step: float, numbers: dict[str, float]) -> None:
+            points.append((step, numbers))
+            tell(step, numbers)
+
+        run.logger = log
+        built = lambda: {**build(), CURVES: points}  # noqa: E731
+        state = self.services.state_once(kind, parts, self.who, built, run.folder_path)
+        for step, numbers in state.pop(CURVES, []):
+            if not points and key not in told:
+                tell(step, numbers)
+        told.add(key)
+        return state
 
 
 class Door:

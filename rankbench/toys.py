@@ -54,12 +54,16 @@ def sampled(rng: np.random.Generator, rows: NDArray[Any], values: NDArray[Any], 
 
 
 class Bench:
-    """Fits rankers and features on toys as the core would, in a cache of its own; file parameters lie in `data`."""
+    """Fits rankers and features on toys as the core would, in a cache of its own; file parameters lie in `data`.
+
+    Attributes: curves, the points that the last run logged.
+    """
 
     def __init__(self, folder: Path, registry: Registry | None = None, data: str | Path = ".") -> None:
         self.folder = folder
         self.registry = registry or Registry.installed()
         self.services = Services(self.registry, folder / "cache", Path(data))
+        self.curves: list[tuple[float, dict[str, float]]] = []
         self._runs = 0
 
     def apart(self) -> Bench:
@@ -74,7 +78,11 @@ class Bench:
         declared = Features(feature_choices(plugin))
         folder, who = self.folder / f"run-{self._runs}", type(plugin).__name__
         files = file_parameters(plugin)
-        run = CellRun(self.services, problem.images, seed, "cpu", 1, folder, who, declared, files=files)
+        curves = self.curves = []
+        run = CellRun(
+            self.services, problem.images, seed, "cpu", 1, folder, who, declared, files=files,
+            logger=lambda step, numbers: curves.append((step, numbers)),
+        )  # fmt: skip
         learned = [choice for choice in declared if build_feature(self.registry, choice).learned()]
         fitting = Fitting(problem.images.take(problem.training_rows()))
         run.fitting = dict.fromkeys(learned, fitting)

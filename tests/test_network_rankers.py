@@ -117,10 +117,16 @@ def test_two_stages_start_from_the_localiser_of_one_crop_network_that_rows_share
     problem = bright_squares(train=30, test=10, pairs=100).canonical()
     first = ViralNet(**FOVEAL | QUICK | {"stages": 2, "localiser_rate": 0.0})
     ranker, _ = bench.fit(first, problem)
+    curves = bench.curves
     folder = bench.services.cache / "shared"
     shared = {path for path in folder.iterdir() if (path / "state.json").exists()}
     supplement = rankbench.Features(CATEGORIES)
     with_categories, _ = bench.fit(replace(first, variant="C", supplement=supplement, scoring="center"), problem)
+    named = {name for _, numbers in bench.curves for name in numbers}
+    parts = ("", "crop-only stage: ", "category-network: ")
+    assert named == {part + kind for part in parts for kind in ("loss", "validation")}
+    both = [[point for point in points if "crop-only stage: loss" in point[1]] for points in (curves, bench.curves)]
+    assert both[0] == both[1] != [], "every cell has the curves of the stage it rests on"
     assert {path for path in folder.iterdir() if (path / "state.json").exists()} == shared, "built once for both rows"
     fresh, _ = bench.fit(replace(first, stages=1), problem)
     weights = [one.network_.localisers.state_dict()["0.last.weight"] for one in (ranker, with_categories, fresh)]

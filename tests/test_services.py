@@ -147,7 +147,7 @@ def test_what_is_no_feature_is_refused(tmp_path):
 def test_a_learned_feature_sees_training_images_and_declared_columns_alone(tmp_path):
     problem = toy()
     curves = []
-    run = cell_run(problem, tmp_path, ["centered"], seed=7, logger=lambda step, numbers: curves.append(step))
+    run = cell_run(problem, tmp_path, ["centered"], seed=7, logger=lambda *point: curves.append(point))
     images, _ = problem.training()
     rows = run.features(problem.judged()[0], ["centered"])
     assert rows.shape == (6, 2)
@@ -155,7 +155,9 @@ def test_a_learned_feature_sees_training_images_and_declared_columns_alone(tmp_p
     state = read_state(fitted)
     assert state["seen_"] == ["None", "['category']", "[]", "6", "0"]  # its seed is its own parameter, not the cell's
     assert state["center_"] == np.mean(levels(images))
-    assert curves == []
+    assert curves == [(1.0, {"centered: loss": 0.0})]
+    run.features(images, ["centered"])
+    assert len(curves) == 1
     other = cell_run(problem, tmp_path, ["centered"], seed=8)
     assert np.array_equal(other.features(problem.judged()[0], ["centered"])[:], rows[:])
     assert len(list((tmp_path / "cache" / "fitted").glob("*/state.json"))) == 1
@@ -452,14 +454,34 @@ def test_an_artefact_does_not_depend_on_the_cell_that_came_first(tmp_path):
 
     found, curves = [], []
     for folder, draws in (("a", 0), ("b", 5)):
+        curves.clear()
         run = cell_run(toy(), tmp_path / folder, fit_digest="given", logger=lambda *point: curves.append(point))
         run.rng.random(draws)
         before = run.rng.bit_generator.state
         found.append(run.shared("words", {"n": 3}, build))
         assert run.rng.bit_generator.state == before
-        assert (curves, run.holdouts) == ([], [])
+        assert (curves, run.holdouts) == ([(1.0, {"words: loss": 0.5})], [])
     assert found[0]["draw"].tolist() == found[1]["draw"].tolist()
     assert found[0]["names"] == ["a"]
+
+
+def test_every_cell_has_the_curves_of_the_shared_work_it_rests_on_once(tmp_path):
+    def inner(run):
+        run.log(1, loss=0.5)
+        return {"x": 1}
+
+    def outer(run):
+        run.log(2, loss=0.25, accuracy=float("nan"))
+        return {"y": run.shared("words", {}, inner)["x"]}
+
+    seen = []
+    for _ in range(2):
+        curves = []
+        run = cell_run(toy(), tmp_path, fit_digest="given", logger=lambda *point, to=curves: to.append(point))
+        assert [run.shared("network", {}, outer) for _ in range(2)] == [{"y": 1}] * 2
+        seen.append([(step, sorted(numbers)) for step, numbers in curves])
+    both = [(2.0, ["network: accuracy", "network: loss"]), (1.0, ["network: words: loss"])]
+    assert seen == [both, both]
 
 
 def test_whatever_an_artefact_depends_on_makes_another(tmp_path):

@@ -383,7 +383,9 @@ def test_where_memory_runs_out_batches_are_computed_in_halves_once_and_the_remar
     train(plain, "cpu", 1, lambda step, **numbers: None)
     torch.manual_seed(0)
     hungry = job(PlainNetwork(Hungry(8)), 10)
-    remarks = train(hungry, "cpu", 1, lambda step, **numbers: None)
+    points = []
+    remarks = train(hungry, "cpu", 1, lambda step, **numbers: points.append((step, numbers)))
+    assert points[0] == (0, {"parts_of_a_batch": 2})
     assert remarks == ["memory ran out: each batch was computed in two halves"]
     torch.testing.assert_close(weights(hungry.network), weights(plain.network), rtol=1e-5, atol=1e-6)
     with pytest.raises(rankbench.RankbenchError, match="memory does not suffice for half a batch of 8"):
@@ -517,7 +519,7 @@ def test_crops_of_another_size_are_resized():
     flat = torch.full((1, 256, 256, 3), 7, dtype=torch.uint8)
     (view,) = framing.views(flat, np.array([[[3, 30]]]), np.array([0]))
     assert view.shape == (1, 3, 227, 227)
-    assert (view == 7).all()
+    torch.testing.assert_close(view, torch.full_like(view, 7.0))
 
 
 def test_items_are_made_ahead_and_leaving_early_ends_that():

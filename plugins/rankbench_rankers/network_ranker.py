@@ -143,7 +143,7 @@ class NetworkRanker(rankbench.Ranker):
         extra = run.features(images, self.supplement) if self.supplement else None
         self.supplement_ = 0 if extra is None else extra.shape[1]
         self.network_ = self.made(self.supplement_, run.seed)
-        self.start(images, pairs, run)
+        self._remarks = self.start(images, pairs, run)
         job = training.Job(
             network=self.network_,
             images=run.pixels(images, self.framing().stored),
@@ -157,11 +157,12 @@ class NetworkRanker(rankbench.Ranker):
             supplement=extra,
             validation=validation or own,
         )
-        self._remarks = training.train(job, run.device, self.processes, run.log)
+        self._remarks += training.train(job, run.device, self.processes, run.log)
         return self
 
-    def start(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> None:
-        """Change the network's first weights: a first stage of training, say."""
+    def start(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> list[str]:
+        """Change the network's first weights: a first stage of training, say. Returns what is to be said of it."""
+        return []
 
     def score(self, images: rankbench.Images, run: rankbench.Run) -> np.ndarray:
         return self._applied(images, run, self.scoring == "ten-crop", "score")

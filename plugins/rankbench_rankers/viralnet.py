@@ -97,23 +97,26 @@ class ViralNet(PairNetworkRanker):
     def rates(self) -> dict[str, float]:
         return {"trunk": self.trunk_rate, "localiser": self.localiser_rate}
 
-    def start(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> None:
+    def start(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> list[str]:
         """The localisers of a crop-only network, trained once for every row that starts from them."""
         if self.stages == 1 or self.sees == "crop":
-            return
+            return []
         import torch
 
         variant: Any = "M" if self.scales > 1 else "single"
         none = rankbench.Features()
         without = replace(self, sees="crop", stages=1, variant=variant, supplement=none, scoring="center")
 
-        def build(apart: rankbench.Run) -> dict[str, np.ndarray]:
-            network = without.fit(images, pairs, apart).network_
-            return {name: value.cpu().numpy() for name, value in network.localisers.state_dict().items()}
+        def build(apart: rankbench.Run) -> dict[str, Any]:
+            fitted = without.fit(images, pairs, apart)
+            weights = fitted.network_.localisers.state_dict()
+            return {"remarks": fitted._remarks, **{name: value.cpu().numpy() for name, value in weights.items()}}
 
         parameters = {one.name: getattr(without, one.name) for one in fields(self) if one.name not in APART}
-        found = run.shared("crop-only stage", parameters, build, none)
+        found = dict(run.shared("crop-only stage", parameters, build, none))
+        remarks = [f"crop-only stage: {remark}" for remark in found.pop("remarks", [])]
         self.network_.localisers.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in found.items()})
+        return remarks
 
     def locate(
         self, images: rankbench.Images, run: rankbench.Run
