@@ -35,6 +35,13 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+PREFERRED = {  # where the user's environment says nothing else
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve other cells,
+    "GOMP_SPINCOUNT": "5000",  # but those that sleep at once are late: a network's step took 1.4 times as long
+    # glibc else returns to the system what a network's layer has freed and fetches it anew for the next
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
 GRACE = 2.0  # seconds an idle worker is given to end by itself
 TAIL = 8192  # bytes of a dead worker's output that its failure record keeps
 
@@ -220,17 +227,22 @@ def joined(gpus: Sequence[str]) -> str | None:
     return ",".join(gpus) or None
 
 
+def environment(threads: int, gpu: str | None) -> dict[str, str]:
+    """Variables of a worker process.
+
+    Args: threads, of its libraries; gpu, ids of its GPUs, as CUDA_VISIBLE_DEVICES has them.
+    """
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    own = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": gpu or ""}
+    own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats itself only with a fixed workspace
+    return {**PREFERRED, **os.environ, **own}
+
+
 class Worker:
     """A process that fits one cell after another, watched."""
 
     def __init__(self, kind: tuple[int, str | None], logs: Path) -> None:
         self.kind = kind
-        threads, gpu = kind
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONPATH": paths}
-        environment["CUDA_VISIBLE_DEVICES"] = gpu or ""
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve other cells
-        environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats itself only with a fixed workspace
         try:
             handle, name = tempfile.mkstemp(dir=logs, suffix=".log")
             self.log = Path(name)
@@ -240,7 +252,7 @@ class Worker:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env=environment,
+                    env=environment(*kind),
                     start_new_session=True,  # Ctrl-C is the runner's to handle
                 )
         except OSError as error:

@@ -45,7 +45,7 @@ class RowSupply:
     def take(self, wanted: np.ndarray) -> Tensor:
         """(k, …) these rows, on the device."""
         if self._all is not None:
-            return self._all[moved(wanted, self.device)]
+            return self._all.index_select(0, moved(wanted, self.device))  # whole rows: much faster than indexing
         return moved(self.rows[wanted], self.device)
 
     def stream(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:

@@ -99,14 +99,14 @@ class Framing:
 
 
 def sliced(pixels: Tensor, place: np.ndarray, flips: np.ndarray, side: int) -> Tensor:
-    """(n, side, side, 3) crops, one slice after the other: ten times as fast on a CPU as gathering."""
-    found = torch.stack(
-        [image[top : top + side, left : left + side] for image, (top, left) in zip(pixels, place.tolist(), strict=True)]
-    )
-    for flip in np.unique(flips[flips > 0]):
-        rows = torch.from_numpy(np.flatnonzero(flips == flip))
-        found[rows] = found[rows].flip([axis for bit, axis in FLIPPED if flip & bit])
-    return found
+    """(n, side, side, 3) crops, one slice after the other: on a CPU many times as fast as gathering."""
+    found = np.empty((len(pixels), side, side, 3), np.uint8)
+    for crop, image, (top, left) in zip(found, pixels.numpy(), place.tolist(), strict=True):
+        crop[...] = image[top : top + side, left : left + side]
+    crops = torch.from_numpy(found)
+    for row in np.flatnonzero(flips):  # by torch, whose flip is ten times as fast as NumPy's
+        crops[row] = crops[row].flip([axis - 1 for bit, axis in FLIPPED if flips[row] & bit])
+    return crops
 
 
 def gathered(pixels: Tensor, place: np.ndarray, flips: np.ndarray, side: int) -> Tensor:

@@ -8,11 +8,12 @@ bare forward pass over the same images (goal: within 10 %).
 On a GPU: training from the store against the same step fed from a tensor on the device (goal 95 %), against plain code
 (goal 10 ×: Pillow in a DataLoader with as many workers as cores and pinned memory, both images of each pair forwarded,
 TF32 on), and achieved FLOP/s as a share of the device's measured bfloat16 peak.
-Ratios are taken between runs in turn, in one process.
+Ratios are taken between runs in turn, in one process that has a worker's environment variables.
 """
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 
 import rankbench
 from rankbench.features import RowStore, decoded
+from rankbench.supervisor import environment
 from rankbench_rankers import training
 from rankbench_rankers.image_supply import RowSupply
 from rankbench_rankers.siamese import Siamese
@@ -30,6 +32,13 @@ from rankbench_rankers.training_tasks import AllPairs, SampledPairs
 from rankbench_rankers.viralnet import ViralNet
 
 NOTHING = lambda step, **numbers: None  # noqa: E731
+
+
+def as_worker(device):
+    """Start anew with the environment that cells run in: memory and threads are at its mercy."""
+    wanted = environment(os.cpu_count() or 1, "0" if device.type == "cuda" else None)
+    if any(os.environ.get(name) != value for name, value in wanted.items() if name != "PYTHONPATH"):
+        os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
 
 
 def synchronize(device):
@@ -271,6 +280,7 @@ def main():
     words.add_argument("--images", type=int, default=2000)
     given = words.parse_args()
     device = torch.device(given.device)
+    as_worker(device)
     with tempfile.TemporaryDirectory() as name:
         if device.type == "cpu":
             on_cpu(Path(name))
