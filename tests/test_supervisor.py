@@ -17,6 +17,7 @@ from tiny_runs import TinyRuns, environment, only
 
 import rankbench
 from rankbench.errors import RankbenchError
+from rankbench import supervisor
 from rankbench.supervisor import Worker
 
 HANG = 1.5  # seconds a hanging ranker is given
@@ -175,6 +176,19 @@ def test_threads_are_set_before_a_worker_starts_and_do_not_depend_on_jobs(tiny):
     again = tiny.run(rows, jobs=1)
     assert [cell.key for cell in again.cells] == [cell.key for cell in result.cells]
     assert len(tiny.notes("fitted")) == 3
+
+
+def test_a_worker_keeps_freed_memory_unless_the_user_says_otherwise(monkeypatch, tmp_path):
+    for name in supervisor.PREFERRED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    worker = Worker((3, "1,2"), tmp_path)
+    try:
+        given = Path(f"/proc/{worker.process.pid}/environ").read_bytes().decode().split("\0")
+    finally:
+        worker.kill()
+    assert {"OMP_NUM_THREADS=3", "CUDA_VISIBLE_DEVICES=1,2", "OMP_WAIT_POLICY=PASSIVE", "GOMP_SPINCOUNT=7"} <= {*given}
+    assert {"MALLOC_MMAP_THRESHOLD_=33554432", "MALLOC_TRIM_THRESHOLD_=268435456"} <= {*given}
 
 
 def test_never_more_gpu_cells_than_gpus(tiny):
