@@ -61,7 +61,7 @@ def test_rows_arrive_whole_wherever_they_lie(resident):
 
 def test_crops_are_those_of_the_cpu():
     pixels = torch.from_numpy(np.asarray(pictures(30)[np.arange(30)]))
-    offsets, flips = image_views.Framing(16, 20, 16, (0, 1, 2, 3)).drawn(30, 2, np.random.default_rng(0))
+    offsets, flips = image_views.Framing(16, 20, 16, (0, 1, 2, 3), 2).drawn(30, np.random.default_rng(0))
     here, there = FRAMING.views(pixels, offsets, flips), FRAMING.views(pixels.to(DEVICE), offsets, flips)
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one, other.cpu())

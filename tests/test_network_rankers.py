@@ -111,6 +111,15 @@ def test_a_box_lies_in_the_whole_image_though_the_network_sees_its_middle(square
     )
 
 
+@pytest.mark.parametrize(
+    ("variant", "sees", "crops"), [("single", "combined", 1), ("C", "crop", 1), ("M", "combined", 4), ("MC", "crop", 3)]
+)
+def test_each_scale_and_the_whole_image_are_cropped_apart(variant, sees, crops):
+    framing = ViralNet(**FOVEAL | QUICK | {"variant": variant, "sees": sees}).framing()
+    assert framing.crops == crops
+    assert (framing.side == framing.size) == (crops == 1), "one crop alone is as large as what is seen"
+
+
 def test_two_stages_start_from_the_localiser_of_one_crop_network_that_rows_share(bench):
     from rankbench.files import read_state
 

@@ -16,8 +16,8 @@ import pytest
 from tiny_runs import TinyRuns, environment, only
 
 import rankbench
-from rankbench.errors import RankbenchError
 from rankbench import supervisor
+from rankbench.errors import RankbenchError
 from rankbench.supervisor import Worker
 
 HANG = 1.5  # seconds a hanging ranker is given

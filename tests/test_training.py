@@ -494,8 +494,8 @@ def test_ten_crops_are_corners_and_center_plain_and_mirrored():
 
 def test_views_are_the_drawn_crops_turned_over():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 20, 20, 3), dtype=np.uint8)
-    framing = Framing(16, 20, 16, (0, 1, 2, 3))
-    offsets, flips = framing.drawn(40, 2, np.random.default_rng(1))
+    framing = Framing(16, 20, 16, (0, 1, 2, 3), 2)
+    offsets, flips = framing.drawn(40, np.random.default_rng(1))
     assert offsets.shape == (40, 2, 2)
     assert {*np.unique(offsets)} == set(range(5))
     assert {*np.unique(flips)} == {0, 1, 2, 3}

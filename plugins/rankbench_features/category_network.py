@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -86,23 +86,9 @@ class CategoryNetwork(rankbench.Feature):
     def _classifier(self, classes: int) -> Any:
         from rankbench_rankers.category_classifier import CategoryClassifier
 
+        same = {
+            one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("images_per_step", "seed")
+        }
         return CategoryClassifier(
-            backbone=self.backbone,
-            weights=self.weights,
-            file=self.file,
-            width=self.width,
-            size=self.size,
-            recipe=self.recipe,
-            epochs=self.epochs,
-            minimum_steps=self.minimum_steps,
-            maximum_steps=self.maximum_steps,
-            batch_size=self.images_per_step,
-            learning_rate=self.learning_rate,
-            trunk_rate=self.trunk_rate,
-            weight_decay=self.weight_decay,
-            flips=self.flips,
-            precision=self.precision,
-            scoring="center",
-            validate_every=200,
-            classes=classes,
+            **same, batch_size=self.images_per_step, scoring="center", validate_every=200, classes=classes
         )

@@ -9,7 +9,7 @@ the center, each plain and mirrored. Offsets here are 0 to 30, theirs 1 to 30.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,13 +29,14 @@ class Framing:
     """How images are stored and seen.
 
     Args: size, pixels of the square a network sees; stored, of the one that is stored; side, of a crop; flips, how an
-        image may be turned over without changing its order.
+        image may be turned over without changing its order; crops, views of an image that the network takes.
     """
 
     size: int
     stored: int
     side: int
     flips: tuple[int, ...]
+    crops: int = 1
 
     @classmethod
     def of(cls, size: int, flips: str, crops: int, cropped: bool) -> Framing:
@@ -45,24 +46,23 @@ class Framing:
         drawn apart, have 90 % of the area.
         """
         if not cropped:
-            return cls(size, size, size, FLIPS[flips])
+            return cls(size, size, size, FLIPS[flips], crops)
         stored = round(size * STORED / SEEN)
-        several = cls(size, stored, round(stored * AREA**0.5), FLIPS[flips])
+        several = cls(size, stored, round(stored * AREA**0.5), FLIPS[flips], crops)
         return several.alone() if crops == 1 else several
 
     def alone(self) -> Framing:
         """What scoring sees of images that are stored for this: one crop for all views of a network."""
-        side = CROP if self.size == SEEN else self.size
-        return Framing(self.size, self.stored, side, self.flips) if self.room else self
+        return replace(self, side=CROP if self.size == SEEN else self.size) if self.room else self
 
     @property
     def room(self) -> int:
         """Largest offset of a crop."""
         return self.stored - self.side
 
-    def drawn(self, images: int, crops: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def drawn(self, images: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Offsets (images, crops, 2) of the crops' tops and lefts, and a flip (images,) for each image."""
-        offsets = rng.integers(self.room + 1, size=(images, crops, 2))
+        offsets = rng.integers(self.room + 1, size=(images, self.crops, 2))
         return offsets, rng.choice(np.array(self.flips), size=images)
 
     def fixed(self, many: bool) -> list[tuple[tuple[int, int], int]]:

@@ -25,8 +25,6 @@ class PlainNetwork(nn.Module):
         layer's input.
     """
 
-    crops = 1  # views of an image it takes
-
     def __init__(self, trunk: Trunk, outputs: int = 1, supplement: int = 0) -> None:
         super().__init__()
         self.trunk = trunk
@@ -71,7 +69,6 @@ class ViralNetwork(nn.Module):
         super().__init__()
         self.trunk, self.localisers = trunk, nn.ModuleList(localisers)
         self.shrink, self.combined, self.mode, self.full = tuple(shrink), combined, mode, full
-        self.crops = 1 if len(localisers) == 1 else len(localisers) + combined
         self.last = last_layer(trunk.shape[0] * (len(localisers) + combined) + supplement, 1)
 
     def locate(self, views: Sequence[Tensor]) -> list[Tensor]:
@@ -102,7 +99,7 @@ class ViralNetwork(nn.Module):
         return joined(parts, supplement), penalty
 
     def forward(self, views: Sequence[Tensor], supplement: Tensor | None = None) -> Output:
-        """Scores of images given as `crops` views (n, 3, s, s) in [0, 255]: one a scale, and the whole image's."""
+        """Scores of images, of views (n, 3, s, s) in [0, 255]: one for all, or one a scale and the whole image's."""
         embedded, penalty = self._seen(views, supplement)
         return self.last(embedded).float()[:, 0], penalty
 

@@ -237,12 +237,12 @@ class Trainer:
     def _batches(self) -> Iterator[tuple[Batch, list[Tensor], Tensor | None]]:
         """Each step's batch, this process's views of its images, and their supplement."""
         plans: deque[tuple[Batch, np.ndarray, np.ndarray, np.ndarray]] = deque()
-        framing, crops = self.job.framing, self.job.network.crops
+        framing = self.job.framing
 
         def wanted() -> Iterator[np.ndarray]:
             for step in range(self.step, self.recipe.steps):
                 batch = self.task.batch(step)
-                offsets, flips = framing.drawn(batch.rows.size, crops, self.task.augmentation(step))
+                offsets, flips = framing.drawn(batch.rows.size, self.task.augmentation(step))
                 mine = self._share(batch)
                 plans.append((batch, batch.rows.ravel()[mine], offsets[mine], flips[mine]))
                 yield plans[-1][1]
@@ -419,7 +419,7 @@ def scored(
             total: Tensor | float = 0.0
             for place, flip in fixed:
                 view = framing.view(pixels, place, flip).contiguous(memory_format=torch.channels_last)
-                total = total + APPLIED[what](network, [view] * network.crops, extra).double()
+                total = total + APPLIED[what](network, [view] * framing.crops, extra).double()
             found.append((total / len(fixed)).cpu())
     return torch.cat(found)[: len(rows)].numpy() if found else np.zeros(0)
 

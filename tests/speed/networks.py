@@ -156,7 +156,7 @@ def scoring(name, ranker, rows, device):
     supply, ratios = RowSupply(rows, device), []
     batch = supply.take(np.arange(training.SCORED))
     view = framing.view(batch, *framing.fixed(False)[0]).contiguous(memory_format=torch.channels_last)
-    views, places = [view] * network.crops, len(framing.fixed(True))
+    views, places = [view] * framing.crops, len(framing.fixed(True))
     for _ in range(5):
         began = time.perf_counter()
         training.scored(network, framing, supply, None, np.arange(640), many=True)
@@ -204,6 +204,7 @@ def plain(ranker, paths, pairs, extra, device, steps):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     network = ranker.made(extra.shape[1], 0).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, dampening=0.9, weight_decay=5e-4)
+    crops = ranker.framing().crops
     loader = torch.utils.data.DataLoader(
         Photographs(paths, pairs, torch.from_numpy(extra)), ranker.batch_size, shuffle=True, pin_memory=True,
         num_workers=os.cpu_count() or 1, persistent_workers=True, drop_last=True,
@@ -215,7 +216,7 @@ def plain(ranker, paths, pairs, extra, device, steps):
                 synchronize(device)
                 began = time.perf_counter()
             moved = [one.to(device, non_blocking=True) for one in (left, right, first, second, label)]
-            outputs = [network([view] * network.crops, e) for view, e in zip(moved[:2], moved[2:4], strict=True)]
+            outputs = [network([view] * crops, e) for view, e in zip(moved[:2], moved[2:4], strict=True)]
             (one, first_penalty), (two, second_penalty) = outputs
             loss = ranknet_loss(one - two, moved[4]) + (first_penalty + second_penalty).mean()
             optimizer.zero_grad()
