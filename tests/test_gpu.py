@@ -11,7 +11,7 @@ from rankbench.testing import bright_squares
 from rankbench_rankers import image_supply, image_views
 from rankbench_rankers.networks import PlainNetwork
 from rankbench_rankers.siamese import Siamese
-from rankbench_rankers.training import train
+from rankbench_rankers.training_processes import train
 from rankbench_rankers.training_tasks import AllPairs, SampledPairs
 from rankbench_rankers.trunks import SmallBackbone, Trunk
 from rankbench_rankers.viralnet import ViralNet

@@ -14,6 +14,7 @@ import rankbench
 from rankbench.registry import Registry, resolved
 from rankbench.testing import Bench, accuracy, bright_squares, check_feature, check_ranker
 from rankbench_features.category_network import CategoryNetwork
+from rankbench_rankers.image_views import Framing
 from rankbench_rankers.network_ranker import ordered_right
 from rankbench_rankers.regression_cnn import RegressionCNN
 from rankbench_rankers.siamese import Siamese
@@ -123,7 +124,7 @@ def test_each_scale_and_the_whole_image_are_cropped_apart(variant, sees, crops):
 def test_two_stages_start_from_the_localiser_of_one_crop_network_that_rows_share(bench):
     from rankbench.files import read_state
 
-    problem = bright_squares(train=30, test=10, pairs=100).canonical()
+    problem = bright_squares(train=60, test=10, pairs=1200).canonical()
     first = ViralNet(**FOVEAL | QUICK | {"stages": 2, "localiser_rate": 0.0})
     ranker, _ = bench.fit(first, problem)
     curves = bench.curves
@@ -225,7 +226,48 @@ def test_every_network_trains_and_scores_in_bfloat16(bench):
         twin = replace(exact)
         twin.load(one.state())
         other = bench.margins(twin, problem, bench.run(problem, twin))
-        assert np.abs(other - scores).max() < 0.1 * max(1.0, np.abs(other).max()), kind
+        assert 0 < np.abs(other - scores).max() < 0.1 * max(1.0, np.abs(other).max()), kind
+
+
+def test_the_defaults_are_the_published_settings():
+    """methods.md 3.1 and 3.2: rates, decay, damping, 25 pairs, localisers at a tenth of the rate, s = 0.33 by 0.05."""
+    for ranker in (ViralNet(), ViralNet(variant="MC"), Siamese()):
+        assert (ranker.backbone, ranker.weights) == ("alexnet", "imagenet")
+        assert (ranker.batch_size, ranker.pairs) == (25, "sampled")
+        recipe = ranker.training_recipe(batches=100)
+        assert (recipe.name, recipe.steps, recipe.learning_rate, recipe.weight_decay) == ("paper", 40_000, 1e-3, 5e-4)
+        assert ranker.framing() == Framing(227, 256, 226 if ranker.framing().crops == 1 else 243, (0, 1), ranker.crops)
+        assert len(ranker.framing().alone().fixed(ranker.scoring == "ten-crop")) == 10
+    small = ViralNet(backbone="small-foveal", weights="random", size=32, width=4)
+    network = small.made(0, 0)
+    optimizer = small.training_recipe(1).optimizer(network.groups())
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(rates[id(p)] == pytest.approx(1e-4) for p in network.localisers.parameters())
+    assert {rates[id(p)] for p in [*network.trunk.parameters(), *network.last.parameters()]} == {1e-3}
+    assert all(group["momentum"] == group["dampening"] == 0.9 for group in optimizer.param_groups)
+    localiser = network.localisers[0]
+    assert (localiser.multiplier[0].item(), localiser.last.bias[0].item() * 0.05) == pytest.approx((0.05, 0.33))
+    assert (ViralNet().stages, ViralNet().spatial_loss, ViralNet().pyramid) == (2, "replace", (1.0, 0.5, 0.25))
+
+
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 32), ("caffenet", 128), ("vit_b_16", 96), ("inception_v3", 64)])
+def test_a_size_that_a_backbone_cannot_see_is_refused(name, size):
+    with pytest.raises(
+        rankbench.DataError, match=rf"backbone '{name}' cannot see {size} × {size} pixels \(.*its own is \d{{3}}\."
+    ):
+        Siamese(backbone=name, weights="random", size=size).made(0, 0)
+
+
+def test_a_batch_of_one_image_is_refused():
+    with pytest.raises(rankbench.DataError, match='pairs = "all" needs a batch_size of 2 images or more'):
+        Siamese(pairs="all", batch_size=1)
+
+
+def test_nothing_is_held_out_where_no_images_can_be_spared():
+    chain = rankbench.Pairs(np.zeros(30, int), np.arange(1, 31), np.ones(30, int))  # one image is in every pair
+    images = bright_squares(train=31, test=2, pairs=4).images.take(np.arange(31))
+    fitted, validation = Siamese(**SMALL).divide(images, chain, SimpleRun())
+    assert (len(fitted), validation) == (30, None)
 
 
 def test_one_image_is_scored_as_among_others(squares):

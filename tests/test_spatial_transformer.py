@@ -109,6 +109,25 @@ def test_replace_takes_the_ranking_gradient_from_crops_that_are_outside_and_add_
         assert (where.grad.abs().sum(1) > 0).sum() == count
 
 
+def test_a_crop_is_what_grid_sample_gives_and_so_is_its_gradient():
+    found = []
+    for sample in (spatial.crops, by_grid_sample):
+        where = torch.tensor([[0.4, 0.3, -1.9], [1.2, 0.1, 0.0]], requires_grad=True)
+        crop = sample(images(2), where, 17)
+        (crop * torch.arange(crop.numel()).view_as(crop) / 1000).sum().backward()
+        found.append((crop.detach(), where.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def by_grid_sample(pictures, where, size):
+    scale, x, y = where.unbind(1)
+    nothing = torch.zeros_like(scale)
+    theta = torch.stack([scale, nothing, scale * x, nothing, scale, scale * y], 1).view(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(theta, [len(pictures), 3, size, size], align_corners=True)
+    options = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": True}
+    return torch.nn.functional.grid_sample(pictures, grid, **options)
+
+
 # ------------------------------------------------------------------------------------------------------- networks
 
 

@@ -19,7 +19,8 @@ import rankbench
 from rankbench_rankers import image_supply, image_views, training, trunks
 from rankbench_rankers.image_views import Framing
 from rankbench_rankers.networks import PlainNetwork
-from rankbench_rankers.training import Job, Recipe, Validation, train
+from rankbench_rankers.training import Job, Recipe, Validation
+from rankbench_rankers.training_processes import train
 from rankbench_rankers.training_tasks import AllPairs, Classification, SampledPairs, ScoreRegression
 
 TESTS = Path(__file__).parent
@@ -249,10 +250,28 @@ class Killed(Exception):
     """Stands in for a kill."""
 
 
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts the steps whose gradients are computed."""
+    done = []
+    gradients = training.Trainer._gradients
+    monkeypatch.setattr(training.Trainer, "_gradients", lambda self, *args: done.append(1) or gradients(self, *args))
+    return done
+
+
+def normalised_network(dropout=0.3):
+    """With batch normalisation, whose running means a checkpoint has to keep."""
+    torch.manual_seed(0)
+    network = PlainNetwork(trunks.Trunk("small", trunks.SmallBackbone(4, False), 16))
+    network.trunk.body.dropout.p = dropout
+    return network
+
+
+@pytest.mark.parametrize("build", [normalised_network, tiny_network])
 @pytest.mark.parametrize(("at", "name"), [(1, "paper"), (7, "modern"), (19, "paper")])
-def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, at, name):
+def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, steps, build, at, name):
     make = lambda folder: job(  # noqa: E731
-        tiny_network(0.3), 20, AllPairs(all_pairs(), 24, 5, 0), folder, name=name, checkpoint_seconds=0.0
+        build(0.3), 20, AllPairs(all_pairs(), 24, 5, 0), folder, name=name, checkpoint_seconds=0.0
     )
     held = Validation(np.arange(6), lambda scores: float(-abs(scores).sum()))
     straight, points = make(None), curve()
@@ -269,8 +288,11 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
         one = make(tmp_path)
         one.validation, one.recipe = held, replace(straight.recipe, checkpoint_seconds=0.0)
         if log is whole:
-            assert (tmp_path / "checkpoint.pt").exists()
+            saved = torch.load(tmp_path / "checkpoint.pt")["step"]
+            assert saved >= at
+            steps.clear()
             train(one, "cpu", 1, log)
+            assert len(steps) == 20 - saved, "it does not begin anew"
         else:
             with pytest.raises(Killed):
                 train(one, "cpu", 1, log)
@@ -281,9 +303,10 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
 def test_a_damaged_checkpoint_costs_the_work_and_nothing_else(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"torn")
     one, two = job(tiny_network(), folder=tmp_path), job(tiny_network())
-    for each in (one, two):
-        train(each, "cpu", 1, lambda step, **numbers: None)
+    remarks = [train(each, "cpu", 1, lambda step, **numbers: None) for each in (one, two)]
     assert torch.equal(weights(one.network), weights(two.network))
+    assert remarks[0][0].startswith("trained anew, as the checkpoint could not be read (")
+    assert remarks[1] == []
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
@@ -294,7 +317,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     with pytest.raises(Killed):
         train(job(tiny_network(), folder=tmp_path, checkpoint_seconds=0.0), "cpu", 1, dying)
     with pytest.raises(
-        rankbench.DataError, match=r"checkpoint .*checkpoint.pt: does not fit PlainNetwork. .*last.weight"
+        rankbench.DataError,
+        match=r"checkpoint .*checkpoint.pt \(delete it to train anew\): does not fit PlainNetwork. .*last.weight",
     ):
         train(job(tiny_network(outputs=3), folder=tmp_path), "cpu", 1, lambda step, **numbers: None)
 
@@ -304,7 +328,7 @@ import sys, torch
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_training import SampledPairs, all_pairs, job, tiny_network, weights
-from rankbench_rankers.training import train
+from rankbench_rankers.training_processes import train
 torch.set_num_threads(1)
 one = job(tiny_network(0.3), 3000, SampledPairs(all_pairs(), 8, 0), Path(sys.argv[1]), checkpoint_seconds=0.05)
 train(one, "cpu", 1, lambda step, **numbers: print(step, flush=True))
@@ -334,11 +358,27 @@ def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path):
     assert torch.equal(*ends)
 
 
+class Heavy(TinyTrunk):
+    """As many weights as a real network: more than fit into a pipe."""
+
+    def __init__(self):
+        super().__init__()
+        self.ballast = nn.Parameter(torch.linspace(0, 1, 200_000))
+
+    def forward(self, x):
+        return super().forward(x) + self.ballast.mean()
+
+
+def heavy_network():
+    torch.manual_seed(0)
+    return PlainNetwork(Heavy())
+
+
 def test_two_processes_give_the_loss_and_the_weights_of_one():
     found = []
     for processes in (1, 2):
         points, log = curve()
-        one = job(tiny_network(), 12, SampledPairs(all_pairs(), 7, 0))  # 7 pairs: shares of 4 and 3
+        one = job(heavy_network(), 12, SampledPairs(all_pairs(), 7, 0))  # 7 pairs: shares of 4 and 3
         train(one, "cpu", processes, log)
         found.append((weights(one.network), [numbers["loss"] for _, numbers in points]))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
@@ -363,6 +403,22 @@ def test_two_processes_agree_on_all_pairs_validation_and_errors():
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
     with pytest.raises(rankbench.RankbenchError, match=r"^tiny: the loss is nan at step 32"):
         train(job(PlainNetwork(Broken()), 40), "cpu", 2, lambda step, **numbers: None)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_cluster_s_variables_and_those_of_a_training_before_change_nothing(monkeypatch, processes):
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "mine", "SLURM_NTASKS": "4", "SLURM_PROCID": "2"}
+    for name, value in {**slurm, "LOCAL_RANK": "3", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    one, two = job(tiny_network(), 3), job(tiny_network(), 3)
+    train(one, "cpu", processes, lambda step, **numbers: None)
+    assert dict(os.environ) == before
+    for name in before.keys() & {*slurm, "LOCAL_RANK", "MASTER_PORT"}:
+        monkeypatch.delenv(name)
+    train(two, "cpu", 1, lambda step, **numbers: None)
+    assert "MASTER_PORT" not in os.environ
+    torch.testing.assert_close(weights(one.network), weights(two.network), rtol=1e-5, atol=1e-6)
 
 
 class Hungry(TinyTrunk):
@@ -392,16 +448,39 @@ def test_where_memory_runs_out_batches_are_computed_in_halves_once_and_the_remar
         train(job(PlainNetwork(Hungry(4)), 10), "cpu", 1, lambda step, **numbers: None)
 
 
+def test_where_memory_runs_out_in_one_of_several_processes_all_begin_anew_in_halves():
+    plain, task = job(tiny_network(), 10), SampledPairs(all_pairs(), 8, 0)
+    train(plain, "cpu", 1, lambda step, **numbers: None)
+    torch.manual_seed(0)
+    hungry = job(PlainNetwork(Hungry(4)), 10, task)  # a share of 8 pairs has 8 images, one of half of them 4
+    assert train(hungry, "cpu", 2, lambda step, **numbers: None) == [training.HALVES]
+    torch.testing.assert_close(weights(hungry.network), weights(plain.network), rtol=1e-5, atol=1e-6)
+    with pytest.raises(rankbench.RankbenchError, match=r"^tiny: .* does not suffice for half a batch of"):
+        train(job(PlainNetwork(Hungry(2)), 10, task), "cpu", 2, lambda step, **numbers: None)
+
+
+def test_an_error_of_no_rankbench_s_in_one_of_several_processes_is_raised_too():
+    with pytest.raises(Exception, match="a kangaroo"):
+        train(job(PlainNetwork(Jumping()), 10), "cpu", 2, lambda step, **numbers: None)
+
+
+class Jumping(TinyTrunk):
+    """A fault of the network's own."""
+
+    def forward(self, x):
+        raise ValueError("a kangaroo")
+
+
 class Broken(TinyTrunk):
-    """No number in its 33rd forward pass."""
+    """No number in its 33rd forward pass of training."""
 
     def __init__(self):
         super().__init__()
         self.calls = 0
 
     def forward(self, x):
-        self.calls += 1
-        return super().forward(x) * (float("nan") if self.calls == 33 else 1)
+        self.calls += self.training
+        return super().forward(x) * (float("nan") if self.training and self.calls == 33 else 1)
 
 
 def test_a_loss_that_is_no_number_names_step_and_rate():
@@ -410,6 +489,33 @@ def test_a_loss_that_is_no_number_names_step_and_rate():
         rankbench.RankbenchError, match=r"tiny: the loss is nan at step 32, at learning rate 0.05. Lower"
     ):
         train(job(PlainNetwork(Broken()), 2000), "cpu", 1, lambda step, **numbers: None)
+
+
+def test_no_checkpoint_holds_what_a_loss_that_is_no_number_left(tmp_path):
+    recipe = {"checkpoint_seconds": 0.0, "validate_every": 35, "patience": 1}
+    for task in (SampledPairs(all_pairs(), 8, 0), AllPairs(all_pairs(), 24, 8, 0)):
+        broken = job(PlainNetwork(Broken()), 2000, task, tmp_path, **recipe)  # a point of the curve every tenth step
+        broken.validation = Validation(np.arange(5), lambda scores: float(np.isfinite(scores).all()))
+        with pytest.raises(rankbench.RankbenchError, match=r"the loss is nan at step 32"):
+            train(broken, "cpu", 1, lambda step, **numbers: None)
+        saved = torch.load(tmp_path / "checkpoint.pt")
+        assert saved["step"] == 32
+        assert all(torch.isfinite(value).all() for value in saved["network"].values())
+        (tmp_path / "checkpoint.pt").unlink()
+
+
+def test_patience_does_not_end_training_on_a_loss_that_is_no_number():
+    broken = job(PlainNetwork(Broken()), 20_000, validate_every=5, patience=2)  # a point every hundredth step
+    broken.validation = Validation(np.arange(5), falling_unless_nan)
+    with pytest.raises(rankbench.RankbenchError, match=r"the loss is nan at step 32"):
+        train(broken, "cpu", 1, lambda step, **numbers: None)
+
+
+rising = iter(range(100))
+
+
+def falling_unless_nan(scores):
+    return float(next(rising)) if np.isfinite(scores).all() else float("nan")
 
 
 def test_the_best_weights_on_held_out_images_are_kept_and_patience_ends_training():
@@ -465,6 +571,10 @@ def test_bfloat16_trains_and_keeps_weights_in_float32():
     train(one, "cpu", 1, log)
     assert weights(one.network).dtype == torch.float32
     assert points[-1][1]["loss"] < points[0][1]["loss"]
+    exact, log = curve()
+    train(job(tiny_network(), 30), "cpu", 1, log)
+    assert exact[0][1]["loss"] == pytest.approx(points[0][1]["loss"], rel=2e-2)
+    assert exact[0][1]["loss"] != pytest.approx(points[0][1]["loss"], rel=1e-6), "it computes with fewer bits"
 
 
 # -------------------------------------------------------------------------------------------------- views, supplies
@@ -548,16 +658,14 @@ def test_items_are_made_ahead_and_leaving_early_ends_that():
         next(supply)
 
 
-def test_a_supply_gives_the_rows_asked_for_resident_or_not():
+def test_a_supply_gives_the_rows_asked_for():
     rows = pictures(50)
     wanted = [np.array([3, 3, 49]), np.arange(20)]
-    for resident in (True, False):
-        supply = image_supply.RowSupply(rows, torch.device("cpu"), resident)
-        for one, found in zip(wanted, supply.stream(iter(wanted)), strict=True):
-            assert np.array_equal(found.numpy(), rows[one])
+    supply = image_supply.RowSupply(rows, torch.device("cpu"))
+    for one, found in zip(wanted, supply.stream(iter(wanted)), strict=True):
+        assert np.array_equal(found.numpy(), rows[one])
     vectors = image_supply.RowSupply(SimpleRows(np.ones((4, 3), np.float32)), torch.device("cpu"))
     assert vectors.take(np.array([1])).dtype == torch.float32
-    assert image_supply.room(torch.device("cpu")) == image_supply.CPU_BYTES
 
 
 def test_scores_do_not_depend_on_how_many_are_scored():

@@ -17,12 +17,12 @@ class CategoryNetwork(rankbench.Feature):
     It is fitted on the training images of the problem at hand, or by `fit_on = { name = "viral-categories" }` on those
     of another dataset, less every test image. Cross-entropy, each category weighing the same; SGD with momentum 0.9,
     the new layer at `learning_rate`, the rest at a tenth of it; the best weights on a tenth of the images, held out.
-    The frozen network sees the middle of the image, without augmentation.
+    The frozen network sees the middle of the image, without augmentation. On a GPU it uses deterministic algorithms.
     Source: Dubey & Agarwal, ACM MM 2017, section 3.3, which gives neither layer nor settings: they are ours.
 
     Args:
         backbone, weights, file, width, size, flips, precision: as of the ranker `siamese`.
-        recipe: "sgd", or "modern": AdamW on one cycle.
+        recipe: "sgd", "paper" (with dampening 0.9), or "modern": AdamW on one cycle.
         epochs: passes over the images; minimum_steps, maximum_steps: limits of the steps.
         images_per_step, learning_rate, trunk_rate, weight_decay: of the optimizer.
         seed: of new layers, batches, crops and held-out images.
@@ -90,5 +90,10 @@ class CategoryNetwork(rankbench.Feature):
             one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("images_per_step", "seed")
         }
         return CategoryClassifier(
-            **same, batch_size=self.images_per_step, scoring="center", validate_every=200, classes=classes
+            **same,
+            batch_size=self.images_per_step,
+            scoring="center",
+            validate_every=200,
+            classes=classes,
+            deterministic=True,
         )

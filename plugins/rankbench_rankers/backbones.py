@@ -94,7 +94,7 @@ def built(name: str, weights: str, file: Path | None = None, seed: int = 0) -> n
     """
     check_model(name)
     with torch.random.fork_rng(devices=[]):  # a model draws its first weights from the global generator
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change a GPU's too
         model = CaffeNet() if name == "caffenet" else blank(name)
     if weights == "imagenet":
         load(model, imagenet(name), f"torchvision's weights of {name}")

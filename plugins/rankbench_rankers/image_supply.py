@@ -1,4 +1,4 @@
-"""Batches of decoded images on the device: the whole store there if it fits, else fetched ahead of their use.
+"""Batches of decoded images on the device: a GPU has the whole store if it fits, else they are fetched ahead of use.
 
 A network never waits for a decoder: pixels are decoded once into the core's store (`Run.pixels`). What this module
 hides is where they lie between that store and a training step.
@@ -18,8 +18,7 @@ from torch import Tensor
 
 import rankbench
 
-CPU_BYTES = 4 * 2**30  # up to which a store is copied into memory
-GPU_SHARE = 0.5  # of the device's free memory, likewise
+GPU_SHARE = 0.5  # of a GPU's free memory, up to which a store is copied there
 AHEAD = 3  # batches fetched before they are needed
 BLOCK = 1024  # images copied at once
 
@@ -27,20 +26,24 @@ BLOCK = 1024  # images copied at once
 class RowSupply:
     """Rows of a store (images, or vectors), on the device.
 
-    Args: rows, (n, …); device; resident, whether all of them are kept on the device (None: if they fit).
+    Args: rows, (n, …); device; resident, whether all of them are kept on a GPU (None: if they fit). On a CPU they are
+        read from the store, which lies in the system's memory as far as there is any to spare.
     """
 
     def __init__(self, rows: rankbench.Rows, device: torch.device, resident: bool | None = None) -> None:
         self.rows, self.device = rows, device
         size = int(np.prod(rows.shape)) * rows.dtype.itemsize
-        self.resident = size <= room(device) if resident is None else resident
         self._all: Tensor | None = None
-        if self.resident:
+        if device.type == "cuda" and (size <= room(device) if resident is None else resident):
             kind = torch.from_numpy(np.empty(0, rows.dtype)).dtype
             self._all = torch.empty(rows.shape, dtype=kind, device=device)
             for begin in range(0, len(rows), BLOCK):
                 block = np.ascontiguousarray(rows[begin : begin + BLOCK])
                 self._all[begin : begin + len(block)] = torch.from_numpy(block)
+
+    def leave(self) -> None:
+        """Free the device's memory."""
+        self._all = None
 
     def take(self, wanted: np.ndarray) -> Tensor:
         """(k, …) these rows, on the device."""
@@ -113,8 +116,6 @@ def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
 
 
 def room(device: torch.device) -> float:
-    """Bytes that images may take on the device."""
-    if device.type != "cuda":
-        return CPU_BYTES
+    """Bytes that images may take on a GPU."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, free again
     return GPU_SHARE * (torch.cuda.mem_get_info(device)[0] + unused)

@@ -42,8 +42,8 @@ class NetworkRanker(rankbench.Ranker):
         scoring: "ten-crop", the mean over corners and center under all flips, or "center", the center alone under all
             flips.
         validation_pairs: about how many training pairs are held out, with their images, to choose the best weights by
-            (1 to 5 % of the pairs, which are 10 to 22 % of the images where all are linked); 0 for none: the last
-            weights are taken.
+            (1 to 5 % of the pairs, which are 10 to 22 % of the images where all are linked); 0 for none, as where no
+            images can be spared: the last weights are taken.
         validate_every: steps. patience: validations without a gain after which training ends; 0 for never.
         precision: of forward and backward passes: "float32" or "bfloat16".
         compiled: whether the network is compiled (torch.compile).
@@ -135,7 +135,7 @@ class NetworkRanker(rankbench.Ranker):
     def fit(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> NetworkRanker:
         import torch
 
-        from rankbench_rankers import training
+        from rankbench_rankers import training, training_processes
 
         torch.set_num_threads(run.threads)
         pairs, validation = self.divide(images, pairs, run)
@@ -157,7 +157,7 @@ class NetworkRanker(rankbench.Ranker):
             supplement=extra,
             validation=validation or own,
         )
-        self._remarks += training.train(job, run.device, self.processes, run.log)
+        self._remarks += training_processes.train(job, run.device, self.processes, run.log)
         return self
 
     def start(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> list[str]:
@@ -196,7 +196,7 @@ class NetworkRanker(rankbench.Ranker):
 
         like = replace(self, weights="random", file=None) if fresh else self
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             network = like.build(supplement)
         for module in network.modules():
             if isinstance(module, nn.Dropout) and self.dropout is not None:
@@ -261,8 +261,9 @@ class NetworkRanker(rankbench.Ranker):
         torch.set_num_threads(run.threads)
         device, framing = torch.device(run.device), self.framing().alone()
         network = self.network_.to(device, memory_format=torch.channels_last)
-        supply = RowSupply(run.pixels(images, framing.stored), device)
-        extra = RowSupply(run.features(images, self.supplement), device) if self.supplement else None
+        supply, extra = RowSupply(run.pixels(images, framing.stored), device, resident=False), None
+        if self.supplement and what != "locate":  # where to look does not depend on it
+            extra = RowSupply(run.features(images, self.supplement), device, resident=False)
         half = self.precision == "bfloat16"
         return training.scored(
             network, framing, supply, extra, np.arange(len(images)), many, what,
@@ -281,6 +282,11 @@ class PairNetworkRanker(NetworkRanker):
 
     pairs: Literal["sampled", "all"] = "sampled"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs == "all" and self.batch_size < 2:
+            raise rankbench.DataError(f'{self.title}: pairs = "all" needs a batch_size of 2 images or more.')
+
     def divide(self, images: rankbench.Images, pairs: rankbench.Pairs, run: rankbench.Run) -> tuple[Any, Any]:
         usable = counting(pairs, self.title)
         if not self.validation_pairs or len(usable) < 2:
@@ -288,7 +294,7 @@ class PairNetworkRanker(NetworkRanker):
         least, most = HELD_SHARE
         share = min(most, max(least, self.validation_pairs / len(usable)))
         fitted, held = run.holdout(images, usable, share)
-        if not (held.ordered.any() and fitted.ordered.any()):
+        if not (held.ordered.any() and fitted.ordered.any()) or len(np.intersect1d(named(held), named(fitted))):
             return usable, None
         return fitted, ordered_right(held, run.rng)
 
@@ -308,6 +314,11 @@ def counting(pairs: rankbench.Pairs, title: str) -> rankbench.Pairs:
     if not usable.ordered.any():
         raise rankbench.DataError(f"{title}: there are no ordered pairs to learn from, only ties.")
     return usable
+
+
+def named(pairs: rankbench.Pairs) -> np.ndarray:
+    """Images that are in some pair."""
+    return np.unique(np.concatenate([pairs.left, pairs.right]))
 
 
 def ordered_right(held: rankbench.Pairs, rng: np.random.Generator) -> Any:

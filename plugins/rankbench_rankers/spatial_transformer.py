@@ -70,7 +70,9 @@ def crops(images: Tensor, where: Tensor, size: int) -> Tensor:
     theta = torch.stack(rows, 1)  # stacked, not built by torch.tensor, which would cut the gradient
     with torch.autocast(images.device.type, enabled=False):  # places need more than eight bits
         grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=True)
-        return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        # F.grid_sample(…, mode="bilinear", padding_mode="zeros"); that goes to cuDNN on a GPU, which always computes
+        # the images' gradient too, and takes them in one layout only
+        return torch.ops.aten.grid_sampler_2d(images.float(), grid, 0, 0, True)  # type: ignore[no-any-return]
 
 
 def outside(where: Tensor) -> Tensor:

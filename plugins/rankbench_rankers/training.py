@@ -1,4 +1,4 @@
-"""The training engine: one loop for every network. Hides batches, devices, precision, checkpoints and processes.
+"""The training engine: one loop for every network. Hides batches, devices, precision and checkpoints.
 
 A step draws its batch, crops and dropout from the seed and its own number alone, so that training resumed from a
 checkpoint ends, on a CPU, with the weights of one that was never stopped. Devices, autocast and data parallelism are
@@ -9,14 +9,12 @@ network, all exchange what came out, and each computes the loss of the whole bat
 from __future__ import annotations
 
 import contextlib
-import copy
-import logging
 import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +32,7 @@ SCORED = 64  # images scored at once; always filled up, so that a score does not
 POINTS = 200  # of a loss curve
 CHECKPOINT = "checkpoint.pt"
 WARM = 0.2  # share of the steps in which a one-cycle rate rises
+HALVES = "memory ran out: each batch was computed in two halves"
 DROPOUT = 2  # stream of random numbers
 Log = Callable[..., None]
 
@@ -103,7 +102,7 @@ class Job:
 
     Args: network; images, (n, stored, stored, 3) uint8 rows; supplement, (n, d) rows of a frozen feature, or None;
         task; validation, or None; recipe; framing; seed; folder, for checkpoints; who, for messages; threads, of all
-        processes.
+        processes; parts, that each batch is computed in from the start.
     """
 
     network: nn.Module
@@ -117,6 +116,11 @@ class Job:
     folder: Path | None = None
     supplement: rankbench.Rows | None = None
     validation: Validation | None = None
+    parts: int = 1
+
+
+class MemoryRanOut(rankbench.RankbenchError):
+    """A device's memory does not suffice for a batch."""
 
 
 @dataclass
@@ -128,52 +132,6 @@ class Trained:
     curves: list[tuple[int, dict[str, float]]]
 
 
-def train(job: Job, device: str, processes: int, log: Log) -> list[str]:
-    """Train the job's network in place, in one process or several. Returns remarks.
-
-    Args: device, "cpu" or "cuda"; processes, each with a device of its own; log, gets a step and its numbers.
-    """
-    from lightning_fabric import Fabric
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no word on what was asked for
-    accelerator = "cuda" if device.startswith("cuda") else "cpu"
-    precision = "bf16-mixed" if job.recipe.precision == "bfloat16" else "32-true"
-    most = torch.cuda.device_count() if accelerator == "cuda" else processes
-    remarks = [f"{most} processes instead of {processes}, as there were no more GPUs"] if most < processes else []
-    if min(most, processes) == 1:
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
-        trained = Trainer(job, fabric, log).run()
-    else:
-        several = {"devices": min(most, processes), "strategy": "ddp_spawn"}
-        trained = Fabric(accelerator=accelerator, precision=precision, **several).launch(OneOfSeveral(job))
-        if isinstance(trained, rankbench.RankbenchError):
-            raise trained
-        for step, numbers in trained.curves:
-            log(step, **numbers)
-    job.network.load_state_dict({name: torch.from_numpy(value) for name, value in trained.state.items()})
-    return [*remarks, *trained.remarks]
-
-
-class OneOfSeveral:
-    """What each of several processes does; the first one's result is taken.
-
-    An object, as Fabric would take a mere argument apart.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    def __call__(self, fabric: Any) -> Trained | rankbench.RankbenchError:
-        torch.set_num_threads(max(1, self.job.threads // fabric.world_size))
-        job = replace(self.job, network=copy.deepcopy(self.job.network))  # tensors come shared between the processes
-        try:
-            return Trainer(job, fabric, lambda step, **numbers: None).run()
-        except rankbench.RankbenchError as error:
-            if isinstance(error.__cause__, torch.OutOfMemoryError):  # this process's alone: the others must be ended
-                raise
-            return error  # all of them met it; raised, it would reach the caller as a text in another error
-
-
 class Trainer:
     """One process's part in a training."""
 
@@ -181,12 +139,12 @@ class Trainer:
         self.job, self.fabric, self.log = job, fabric, log
         self.task, self.recipe = job.task, job.recipe
         self.device = fabric.device
-        self.step, self.parts = 0, 1  # parts a batch is split into, two once memory has run out
+        self.step, self.parts = 0, job.parts  # parts a batch is split into, two once memory has run out
         self.losses: list[Tensor] = []  # since the last point of the curve
         self.curves: list[tuple[int, dict[str, float]]] = []
         self.best: tuple[float, int] | None = None  # value and step
         self.best_state: dict[str, Tensor] = {}
-        self.remarks: list[str] = []
+        self.remarks = [HALVES] if job.parts > 1 else []
         self.every = max(1, self.recipe.steps // POINTS)
         self.saved = time.monotonic()
 
@@ -209,6 +167,8 @@ class Trainer:
         job, network = self.job, self.job.network
         network.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = self.recipe.optimizer(network.groups())
+        if self.recipe.compiled:
+            torch.compiler.reset()  # what was compiled for another network counts against a limit
         forward = torch.compile(network) if self.recipe.compiled else network
         with quiet():
             self.model, self.optimizer = self.fabric.setup(forward, self.optimizer)
@@ -222,12 +182,14 @@ class Trainer:
             return
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # damaged by whatever killed the last try: training starts anew
+        except Exception as error:  # damaged by whatever killed the last try
+            self.remarks.append(f"trained anew, as the checkpoint could not be read ({type(error).__name__})")
             return
-        load(self.job.network, found["network"], f"{self.job.who}: checkpoint {path}")
+        load(self.job.network, found["network"], f"{self.job.who}: checkpoint {path} (delete it to train anew)")
         self.optimizer.load_state_dict(found["optimizer"])
         self.task.load({name: value.to(self.device) for name, value in found["task"].items()})
-        self.step, self.parts, self.remarks = found["step"], found["parts"], found["remarks"]
+        self.step, self.parts = found["step"], max(found["parts"], self.parts)
+        self.remarks = list(dict.fromkeys([*self.remarks, *found["remarks"]]))
         self.losses = list(found["losses"].to(self.device))
         self.best, self.best_state = found["best"], found["best_state"]
         self.curves = [(step, dict(numbers)) for step, numbers in found["curves"]]
@@ -252,45 +214,61 @@ class Trainer:
             yield batch, framing.views(pixels, offsets, flips), self.extra and self.extra.take(rows)
 
     def _share(self, batch: Batch) -> np.ndarray:
-        """Places in `batch.rows` that this process passes through the network; every process has as many."""
-        count = -(-len(batch) // self.fabric.world_size)
-        items = np.arange(count) + count * self.fabric.global_rank
-        places = np.minimum(items, len(batch) - 1)[:, None] * batch.rows.shape[1] + np.arange(batch.rows.shape[1])
-        return places.ravel()
+        """Places in `batch.rows`, part by part, that this process passes through the network; each has as many."""
+        width, begin, found = batch.rows.shape[1], 0, []
+        for part in batch.parts(self.parts):
+            count = self._count(part)
+            items = np.minimum(np.arange(count) + count * self.fabric.global_rank, len(part) - 1) + begin
+            found.append(items[:, None] * width + np.arange(width))
+            begin += len(part)
+        return np.concatenate(found).ravel()
+
+    def _count(self, part: Batch) -> int:
+        """Items of a part that each process passes through the network."""
+        return -(-len(part) // self.fabric.world_size)
 
     # -- a step
 
     def _advance(self, batch: Batch, views: list[Tensor], supplement: Tensor | None) -> None:
-        """One step of the optimizer; where a GPU's memory runs out, once more in two halves."""
+        """One step of the optimizer; where a GPU's memory runs out, its gradients once more in two halves."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.recipe.factor(self.step)
+        if not self._differentiated(batch, views, supplement):
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # here, as the error held on to what had been computed
+            self._differentiated(batch, views, supplement)
+        self.optimizer.step()
+
+    def _differentiated(self, batch: Batch, views: list[Tensor], supplement: Tensor | None) -> bool:
+        """The batch's gradients; False where memory ran out for the first time."""
         try:
-            return self._step(batch, views, supplement)
+            self.losses.append(self._gradients(batch, views, supplement))
         except torch.OutOfMemoryError as error:
             self._halve(batch, error)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # here, as the error held on to what the step had computed
-        return self._advance(batch, views, supplement)
+            return False
+        return True
 
     def _halve(self, batch: Batch, error: BaseException) -> None:
-        """From now on batches are computed in two parts. RankbenchError where that was tried already."""
-        if self.parts > 1 or self.fabric.world_size > 1 or len(batch) < 2:
-            share = "half a" if self.parts > 1 else "a process's share of a" if self.fabric.world_size > 1 else "a"
-            raise rankbench.RankbenchError(
+        """From now on batches are computed in two parts. MemoryRanOut where that was tried already."""
+        if self.parts > 1 or self.fabric.world_size > 1 or len(batch) < 2:  # several processes all begin anew
+            share = "half a" if self.parts > 1 else "a"
+            raise MemoryRanOut(
                 f"{self.job.who}: the {self.device.type}'s memory does not suffice for {share} batch of {len(batch)}. "
                 "Lower batch_size or size."
             ) from error
         self.parts = 2
+        self.images.leave()
         self._say(parts_of_a_batch=2)  # also where only the curves are kept: in work that cells share
-        self.remarks.append("memory ran out: each batch was computed in two halves")
+        self.remarks.append(HALVES)
 
-    def _step(self, batch: Batch, views: list[Tensor], supplement: Tensor | None) -> None:
+    def _gradients(self, batch: Batch, views: list[Tensor], supplement: Tensor | None) -> Tensor:
+        """() the loss; its gradients are in the network's parameters."""
         self._seed_dropout()
         self.optimizer.zero_grad()
         weight, width, begin = self.task.weight(batch), batch.rows.shape[1], 0
         total = torch.zeros((), device=self.device)
         for part in batch.parts(self.parts):
-            end = begin + len(part) * width if self.parts > 1 else None
+            end = begin + self._count(part) * width
             extra = None if supplement is None else supplement[begin:end]
             output = self.model([view[begin:end] for view in views], extra)
             values, penalty = (self._gathered(one, len(part) * width) for one in output)
@@ -299,8 +277,7 @@ class Trainer:
             self.fabric.backward(pulled * self.fabric.world_size)
             total += loss.detach()
             begin = end
-        self.optimizer.step()
-        self.losses.append(total)
+        return total
 
     def _seed_dropout(self) -> None:
         """As torch.manual_seed, which takes half a millisecond for a step's place in the program."""
@@ -324,12 +301,17 @@ class Trainer:
         """Curves, validation and checkpoint when they are due; whether training goes on."""
         self.step += 1
         last, more = self.step == self.recipe.steps, True
-        if last or self.step % self.every == 0:
-            self._point()
-        if self.job.validation is not None and (last or self.step % self.recipe.validate_every == 0):
+        point = last or self.step % self.every == 0
+        validate = self.job.validation is not None and (last or self.step % self.recipe.validate_every == 0)
+        save = self.job.folder is not None and time.monotonic() - self.saved >= self.recipe.checkpoint_seconds
+        if point or validate or save:
+            losses = self._checked()
+        if point:
+            self._say(loss=sum(losses) / len(losses))
+            self.losses = []
+        if validate:
             more = self._validate()
-        due = time.monotonic() - self.saved >= self.recipe.checkpoint_seconds
-        if self.job.folder is not None and more and not last and due:
+        if save and more and not last:
             self.save()
         return more
 
@@ -337,9 +319,9 @@ class Trainer:
         self.curves.append((self.step, numbers))
         self.log(self.step, **numbers)
 
-    def _point(self) -> None:
-        """The mean loss since the last point. RankbenchError if one was no number."""
-        losses = torch.stack(self.losses).tolist() if self.losses else []
+    def _checked(self) -> list[float]:
+        """The losses since the last point of the curve. RankbenchError if one is no number."""
+        losses: list[float] = torch.stack(self.losses).tolist()
         bad = [at for at, loss in enumerate(losses) if not math.isfinite(loss)]
         if bad:
             step = self.step - len(losses) + bad[0]
@@ -348,9 +330,7 @@ class Trainer:
                 f"{self.job.who}: the loss is {losses[bad[0]]} at step {step}, at learning rate {rate:.2g}. Lower "
                 "`learning_rate`."
             )
-        self.losses = []
-        if losses:
-            self._say(loss=sum(losses) / len(losses))
+        return losses
 
     def _validate(self) -> bool:
         """Keep the weights if they are the best yet; False once none were for too long."""

@@ -76,13 +76,19 @@ class Trunk(nn.Module):
         self.flip, mean, deviation = backbones.normalisation(name)
         self.register_buffer("factor", 1 / deviation, persistent=False)
         self.register_buffer("shift", -mean / deviation, persistent=False)
-        self.shape = self._output(size)
+        self.shape = self._output(name, size)
 
-    def _output(self, size: int) -> tuple[int, ...]:
+    def _output(self, name: str, size: int) -> tuple[int, ...]:
         training = self.training
         self.eval()
-        with torch.no_grad():
-            found = self(torch.zeros(1, 3, size, size))
+        try:
+            with torch.no_grad():
+                found = self(torch.zeros(1, 3, size, size))
+        except (RuntimeError, AssertionError) as error:
+            raise rankbench.DataError(
+                f"backbone {name!r} cannot see {size} × {size} pixels ({error}). Give another `size`; its own is "
+                f"{input_size(name)}."
+            ) from error
         self.train(training)
         return tuple(found.shape[1:])
 
@@ -106,7 +112,7 @@ def backbone(name: str, weights: str, file: Path | None, seed: int, width: int) 
     if weights == "imagenet":
         raise rankbench.DataError(f'backbone "{name}" has no ImageNet weights: give weights = "random" or a file.')
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = SmallBackbone(width, name == "small-foveal")
     if weights == "file":
         backbones.load(model, backbones.read_state_dict(backbones.given(file, name)), str(file))

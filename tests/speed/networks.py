@@ -28,6 +28,7 @@ from rankbench_rankers import training
 from rankbench_rankers.image_supply import RowSupply
 from rankbench_rankers.siamese import Siamese
 from rankbench_rankers.training import Job, Trainer
+from rankbench_rankers.training_processes import fabric
 from rankbench_rankers.training_tasks import AllPairs, SampledPairs
 from rankbench_rankers.viralnet import ViralNet
 
@@ -83,11 +84,7 @@ def made(ranker, rows, pairs, steps, extra=None, images=0):
 
 
 def trainer(job, device):
-    from lightning_fabric import Fabric
-
-    precision = "bf16-mixed" if job.recipe.precision == "bfloat16" else "32-true"
-    fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
-    return Trainer(job, fabric, NOTHING)
+    return Trainer(job, fabric(device, job.recipe), NOTHING)
 
 
 def timed_steps(one, device, warm, steps):
