@@ -258,6 +258,12 @@ def test_a_size_that_a_backbone_cannot_see_is_refused(name, size):
         Siamese(backbone=name, weights="random", size=size).made(0, 0)
 
 
+def test_where_it_looks_is_told_without_what_the_last_layer_reads_beside_it(bench):
+    problem = bright_squares(train=20, test=8, pairs=60).canonical()
+    ranker, _ = bench.fit(replace(KINDS["viralnet-C"], **QUICK), problem)
+    assert len(ranker.locate(problem.images, SimpleRun())) == len(problem.images)  # this run has no features
+
+
 def test_a_batch_of_one_image_is_refused():
     with pytest.raises(rankbench.DataError, match='pairs = "all" needs a batch_size of 2 images or more'):
         Siamese(pairs="all", batch_size=1)

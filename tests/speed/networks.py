@@ -4,8 +4,9 @@
     python tests/speed/networks.py --device cuda        # ViralNet-MC on AlexNet, 227 px: throughput, plain code, FLOP/s
 
 On a CPU: the share of a training step that goes into forward, backward and optimiser (goal 90 %), and scoring against a
-bare forward pass over the same images (goal: within 10 %).
-On a GPU: training from the store against the same step fed from a tensor on the device (goal 95 %), against plain code
+bare forward pass over the same images (goal: within 10 %); what bfloat16 gains with a larger network.
+On a GPU: training from the store, kept on the device or fetched ahead, against the same step fed from a tensor there
+(goal 95 %), against plain code
 (goal 10 ×: Pillow in a DataLoader with as many workers as cores and pinned memory, both images of each pair forwarded,
 TF32 on), and achieved FLOP/s as a share of the device's measured bfloat16 peak.
 Ratios are taken between runs in turn, in one process that has a worker's environment variables.
@@ -24,7 +25,7 @@ import torch
 import rankbench
 from rankbench.features import RowStore, decoded
 from rankbench.supervisor import environment
-from rankbench_rankers import training
+from rankbench_rankers import image_supply, training
 from rankbench_rankers.image_supply import RowSupply
 from rankbench_rankers.siamese import Siamese
 from rankbench_rankers.training import Job, Trainer
@@ -146,6 +147,24 @@ def on_cpu(folder):
         print(f"{name}: {1000 * engine:.1f} ms a step, {1000 * bare:.1f} ms of it bare: {share:.1%} (goal 90 %)")
         scoring(name, ranker, rows, device)
 
+    precision(stored(paths, folder / "store-precision", 72), device)
+
+
+def precision(rows, device):
+    """A step in bfloat16 against one in float32."""
+    pairs, ratios = pairs_of(len(rows), 2000), []
+    kinds = {"backbone": "resnet18", "weights": "random", "recipe": "modern", "pairs": "all", "size": 64}
+    for _ in range(3):
+        exact, half = (
+            timed_steps(
+                trainer(made(Siamese(**kinds, batch_size=32, precision=name), rows, pairs, 1000, images=200), device),
+                device, 3, 10,
+            )
+            for name in ("float32", "bfloat16")
+        )  # fmt: skip
+        ratios.append(exact / half)
+    print(f"siamese on ResNet-18, 64 px: bfloat16 is {np.median(ratios):.2f} × as fast as float32")
+
 
 def scoring(name, ranker, rows, device):
     """Scoring against a bare forward pass."""
@@ -198,7 +217,7 @@ def plain(ranker, paths, pairs, extra, device, steps):
     """Pairs a second of a plain implementation: same networks, same batch."""
     from rankbench_rankers.losses import ranknet_loss
 
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # here alone
     network = ranker.made(extra.shape[1], 0).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, dampening=0.9, weight_decay=5e-4)
     crops = ranker.framing().crops
@@ -243,17 +262,22 @@ def on_gpu(folder, device, batch, count):
     from torch.utils.flop_counter import FlopCounterMode
 
     print(torch.cuda.get_device_name())
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     paths, pairs = photographs(folder, count), pairs_of(count, 200_000)
     extra = np.random.default_rng(0).random((count, 4096), dtype=np.float32)
     options = {"variant": "MC", "weights": "random", "stages": 1, "batch_size": batch}
     ranker = ViralNet(**options, precision="bfloat16")
     rows = stored(paths, folder / "store", ranker.framing().stored)
     make = lambda: made(ranker, rows, pairs, 10_000, extra)  # noqa: E731
-    engine, _, share = compared(make, device, 10, 50, 3)
-    print(
-        f"ViralNet-MC: {batch / engine:,.0f} pairs a second from the store, {share:.1%} of fed from the device (95 %)"
-    )
+    for where, part in (
+        ("fetched ahead from the store", 0.0),
+        ("from the store on the device", image_supply.GPU_SHARE),
+    ):
+        image_supply.GPU_SHARE = part
+        engine, _, share = compared(make, device, 10, 50, 3)
+        print(
+            f"ViralNet-MC, {where}: {batch / engine:,.0f} pairs a second, {share:.1%} of the step fed from a tensor "
+            "(goal 95 %)"
+        )
     one = trainer(make(), device)
     one._set_up()
     step = next(one._batches())
