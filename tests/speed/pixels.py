@@ -49,13 +49,16 @@ def build(paths, folder, begun, ended):
     ended.wait()
 
 
-def built(paths, folder, processes):
-    """Seconds to fill a store with so many processes."""
+def timed(work, arguments, before=lambda: None):
+    """Seconds from the moment that processes, one for each of the arguments, are ready until all have done the work."""
     context = multiprocessing.get_context("spawn")
-    begun, ended = context.Barrier(processes + 1), context.Barrier(processes + 1)
-    workers = [context.Process(target=build, args=(paths, folder, begun, ended)) for _ in range(processes)]
+    begun, ended = context.Barrier(len(arguments) + 1), context.Barrier(len(arguments) + 1)
+    workers = [context.Process(target=work, args=(*some, begun, ended)) for some in arguments]
     for worker in workers:
         worker.start()
+    while begun.n_waiting < len(workers):
+        time.sleep(0.01)
+    before()
     begun.wait()
     began = time.perf_counter()
     ended.wait()
@@ -63,6 +66,11 @@ def built(paths, folder, processes):
     for worker in workers:
         worker.join()
     return seconds
+
+
+def built(paths, folder, processes):
+    """Seconds to fill a store with so many processes."""
+    return timed(build, [(paths, folder)] * processes)
 
 
 def epoch(how, paths, folder, order, begun, ended):
@@ -93,26 +101,9 @@ def epoch(how, paths, folder, order, begun, ended):
 
 def read(how, paths, folder, cold):
     """Seconds for an epoch over all images."""
-    context = multiprocessing.get_context("spawn")
-    begun, ended = context.Barrier(WORKERS + 1), context.Barrier(WORKERS + 1)
     order = np.random.default_rng(1).permutation(len(paths))
-    workers = [
-        context.Process(target=epoch, args=(how, paths, folder, order[at::WORKERS], begun, ended))
-        for at in range(WORKERS)
-    ]
-    for worker in workers:
-        worker.start()
-    while begun.n_waiting < WORKERS:
-        time.sleep(0.01)
-    if cold:
-        forget([*paths, *Path(folder).glob("*/rows.npy")])
-    begun.wait()
-    began = time.perf_counter()
-    ended.wait()
-    seconds = time.perf_counter() - began
-    for worker in workers:
-        worker.join()
-    return seconds
+    files = [*paths, *Path(folder).glob("*/rows.npy")] if cold else []
+    return timed(epoch, [(how, paths, folder, order[at::WORKERS]) for at in range(WORKERS)], lambda: forget(files))
 
 
 def forget(files):
