@@ -33,6 +33,7 @@ except ImportError:  # not on Windows
 HEARTBEAT = 2.0  # seconds between signs of life of a claim
 SILENCE = 20.0  # seconds without one after which a claim is taken over
 MARK = "state/"
+ARRAYS = "__arrays__"  # in state.json, how many arrays lie beside it
 REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
@@ -164,7 +165,7 @@ def write_state(folder: Path, state: Mapping[str, Any], who: str) -> int:
         if np.asarray(array).dtype.hasobject:
             raise DataError(f"{who}: state {name!r} is an array of Python objects, which would have to be pickled.")
     try:
-        text = json.dumps(values, allow_nan=True)
+        text = json.dumps({**values, **({ARRAYS: len(arrays)} if arrays else {})}, allow_nan=True)
     except TypeError as error:
         raise DataError(f"{who}: state may hold arrays and JSON values only ({error}).") from error
     if arrays:  # the mark keeps a name from being taken for a parameter of np.savez
@@ -176,7 +177,7 @@ def write_state(folder: Path, state: Mapping[str, Any], who: str) -> int:
 def read_state(folder: Path) -> dict[str, Any]:
     """What `write_state` wrote."""
     state: dict[str, Any] = dict(read_json(folder / "state.json"))
-    if (folder / "state.npz").exists():
+    if state.pop(ARRAYS, 0) or (folder / "state.npz").exists():  # without the mark it is not missed
         state.update({name.removeprefix(MARK): array for name, array in read_arrays(folder / "state.npz").items()})
     return state
 

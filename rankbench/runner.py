@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rankbench.benchmark import Benchmark
-from rankbench.cell import TestSet
+from rankbench.cell import TestSet, key_of
 from rankbench.errors import BenchmarkError
 from rankbench.loading import Data
 from rankbench.machine import git_provenance, visible_gpus
@@ -194,6 +194,7 @@ class Runner:
             "cache": str(options.cache_root),
             "plugins": list(options.plugins),
         }
+        ours = key_of({"results": place["results"]})[:8]  # a run into other results works in a folder of its own
         about = {
             "benchmark": benchmark.name,
             "row": cell.row,
@@ -223,7 +224,7 @@ class Runner:
             "gpus": cell.gpu,
             "gpu": None,
             "timeout": cell.timeout,
-            "folder": str(options.cache_root / "running" / f"{cell.key}-{edit_of(cell.sources)[:12]}"),
+            "folder": str(options.cache_root / "running" / f"{cell.key}-{edit_of(cell.sources)[:12]}-{ours}"),
             "keep": benchmark.keep,
             "first_seed": cell.seed in (None, benchmark.seeds[0]),
             "replace": cell.status in (STALE, DONE, NOT_APPLICABLE),

@@ -199,6 +199,9 @@ def test_a_state_comes_back_as_it_was(tmp_path):
         assert np.array_equal(back[name], value) if isinstance(value, np.ndarray) else back[name] == value
         if isinstance(value, np.ndarray):
             assert back[name].dtype == value.dtype
+    (tmp_path / "state.npz").unlink()
+    with pytest.raises(StoreError, match=r"state\.npz: cannot be read"):
+        read_state(tmp_path)
     (tmp_path / "empty").mkdir()
     files.write_state(tmp_path / "empty", {}, "ranker 'x'")
     assert read_state(tmp_path / "empty") == {}

@@ -18,7 +18,8 @@ from torch import nn
 import rankbench
 from rankbench_rankers import image_supply, image_views, training, trunks
 from rankbench_rankers.image_views import Framing
-from rankbench_rankers.networks import PlainNetwork
+from rankbench_rankers.networks import PlainNetwork, ViralNetwork
+from rankbench_rankers.spatial_transformer import Localiser
 from rankbench_rankers.training import Job, Recipe, Validation
 from rankbench_rankers.training_processes import train
 from rankbench_rankers.training_tasks import AllPairs, Classification, SampledPairs, ScoreRegression
@@ -300,8 +301,21 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
     assert points_again == points[0]
 
 
-def test_a_damaged_checkpoint_costs_the_work_and_nothing_else(tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+def torn(path):
+    path.write_bytes(b"torn")
+
+
+def incomplete(path):
+    torch.save({"step": 3}, path)
+
+
+def a_list(path):
+    torch.save([1, 2], path)
+
+
+@pytest.mark.parametrize("damage", [torn, incomplete, a_list])
+def test_a_damaged_checkpoint_costs_the_work_and_nothing_else(tmp_path, damage):
+    damage(tmp_path / "checkpoint.pt")
     one, two = job(tiny_network(), folder=tmp_path), job(tiny_network())
     remarks = [train(each, "cpu", 1, lambda step, **numbers: None) for each in (one, two)]
     assert torch.equal(weights(one.network), weights(two.network))
@@ -460,8 +474,20 @@ def test_where_memory_runs_out_in_one_of_several_processes_all_begin_anew_in_hal
 
 
 def test_an_error_of_no_rankbench_s_in_one_of_several_processes_is_raised_too():
-    with pytest.raises(Exception, match="a kangaroo"):
+    message = r"^tiny: one of 2 processes failed: ValueError: a kangaroo$"
+    with pytest.raises(rankbench.RankbenchError, match=message):
         train(job(PlainNetwork(Jumping()), 10), "cpu", 2, lambda step, **numbers: None)
+    with pytest.raises(
+        rankbench.RankbenchError, match=r"^tiny: one of 2 processes ended \(.*SIGKILL.*run out of memory"
+    ):
+        train(job(PlainNetwork(Dying()), 10), "cpu", 2, lambda step, **numbers: None)
+
+
+class Dying(TinyTrunk):
+    """Killed, as by the system."""
+
+    def forward(self, x):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Jumping(TinyTrunk):
@@ -551,6 +577,30 @@ def test_a_kill_after_patience_ran_out_does_not_prolong_training(tmp_path):
     assert torch.equal(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]
     assert ends[0][1][0] < 60
+
+
+def test_one_image_is_too_few_for_batch_normalisation_of_one_cell():
+    small = PlainNetwork(trunks.Trunk("small", trunks.SmallBackbone(4, False), 16))
+    with pytest.raises(rankbench.RankbenchError, match="tiny: batch normalisation cannot do with one image whose maps"):
+        train(
+            job(small, 5, ScoreRegression(np.arange(6), np.arange(6.0), 1, 0)), "cpu", 1, lambda step, **numbers: None
+        )
+
+
+@pytest.mark.slow
+def test_a_compiled_viralnet_trains_on_batches_of_several_lengths():
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    ends = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        make = lambda: trunks.backbone("small-foveal", "random", None, 0, 4)  # noqa: E731
+        looks = Localiser(trunks.maps(make(), "small-foveal", 16), 0.5, 0.05)
+        network = ViralNetwork(trunks.vector(make(), "small-foveal", 16), [looks], [1], True)
+        one = job(network, 12, SampledPairs(all_pairs(), 80, 0), compiled=compiled)  # 276 pairs: 80, 80, 80, 36
+        train(one, "cpu", 1, lambda step, **numbers: None)
+        ends.append(weights(one.network))
+    torch.testing.assert_close(*ends, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -170,12 +170,15 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise rankbench.DataError(
-            f"{path}: is no file of weights that can be read without pickled code ({error})."
+            f"{path}: is no file of weights that can be read without pickled code ({type(error).__name__}). Save a "
+            "state dict: torch.save(model.state_dict(), path)."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
+    ):
         raise rankbench.DataError(f"{path}: holds no state dict, but {type(found).__name__}.")
     return {name.removeprefix("module."): value for name, value in found.items()}
 

@@ -31,6 +31,9 @@ from rankbench_rankers.training_tasks import Batch, Task
 SCORED = 64  # images scored at once; always filled up, so that a score does not depend on how many are scored
 POINTS = 200  # of a loss curve
 CHECKPOINT = "checkpoint.pt"
+KEPT = {
+    "step", "parts", "network", "optimizer", "task", "losses", "best", "best_state", "curves", "remarks",
+}  # fmt: skip
 WARM = 0.2  # share of the steps in which a one-cycle rate rises
 HALVES = "memory ran out: each batch was computed in two halves"
 DROPOUT = 2  # stream of random numbers
@@ -169,7 +172,8 @@ class Trainer:
         self.optimizer = self.recipe.optimizer(network.groups())
         if self.recipe.compiled:
             torch.compiler.reset()  # what was compiled for another network counts against a limit
-        forward = torch.compile(network) if self.recipe.compiled else network
+        # dynamic=False, as the gradient of an affine grid cannot be compiled for any number of images
+        forward = torch.compile(network, dynamic=False) if self.recipe.compiled else network
         with quiet():
             self.model, self.optimizer = self.fabric.setup(forward, self.optimizer)
         self.task.prepare(self.device)
@@ -182,6 +186,8 @@ class Trainer:
             return
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
+            if missing := KEPT - set(found):
+                raise KeyError(*missing)
         except Exception as error:  # damaged by whatever killed the last try
             self.remarks.append(f"trained anew, as the checkpoint could not be read ({type(error).__name__})")
             return
@@ -246,6 +252,13 @@ class Trainer:
         except torch.OutOfMemoryError as error:
             self._halve(batch, error)
             return False
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise rankbench.RankbenchError(
+                f"{self.job.who}: batch normalisation cannot do with one image whose maps have one cell. Raise the "
+                "batch's size or the images'."
+            ) from error
         return True
 
     def _halve(self, batch: Batch, error: BaseException) -> None:
@@ -356,7 +369,7 @@ class Trainer:
         if self.fabric.global_rank != 0 or self.job.folder is None:
             return
         path = self.job.folder / CHECKPOINT
-        content = {
+        content = {  # KEPT
             "step": self.step,
             "parts": self.parts,
             "network": self.job.network.state_dict(),

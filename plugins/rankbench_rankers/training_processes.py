@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 import rankbench
 from rankbench_rankers.training import Job, Log, MemoryRanOut, Recipe, Trained, Trainer
@@ -68,10 +68,15 @@ def several(job: Job, device: torch.device, processes: int) -> Trained:
         folder = Path(name)
         try:
             fabric(device, job.recipe, processes).launch(OneOfSeveral(job, folder))
+        except ProcessExitedException as ended:
+            raise rankbench.RankbenchError(
+                f"{job.who}: one of {processes} processes ended ({ended}). The system may have run out of memory."
+            ) from ended
         except ProcessRaisedException as raised:
             error = first_error(folder)
             if error is None:
-                raise
+                last = str(raised).strip().splitlines()[-1]
+                raise rankbench.RankbenchError(f"{job.who}: one of {processes} processes failed: {last}") from raised
             if not isinstance(error, MemoryRanOut) or job.parts > 1:
                 raise error from raised
         else:
