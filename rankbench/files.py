@@ -177,7 +177,7 @@ def write_state(folder: Path, state: Mapping[str, Any], who: str) -> int:
 def read_state(folder: Path) -> dict[str, Any]:
     """What `write_state` wrote."""
     state: dict[str, Any] = dict(read_json(folder / "state.json"))
-    if state.pop(ARRAYS, 0) or (folder / "state.npz").exists():  # without the mark it is not missed
+    if state.pop(ARRAYS, 0) or (folder / "state.npz").exists():  # older states do not say
         state.update({name.removeprefix(MARK): array for name, array in read_arrays(folder / "state.npz").items()})
     return state
 

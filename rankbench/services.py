@@ -377,7 +377,6 @@ class CellRun:
     def _once(self, kind: str, parts: Mapping[str, Any], label: str, build: Callable[[], State], run: CellRun) -> State:
         """`Services.state_once`; what was logged while it was built is in the curves of every cell that uses it."""
         points: list[tuple[float, dict[str, float]]] = []
-        key, told = key_of(parts), self.told
 
         def tell(step: float, numbers: Mapping[str, float]) -> None:
             self.logger(step, {f"{label}: {name}": value for name, value in numbers.items()})
@@ -389,10 +388,11 @@ class CellRun:
         run.logger = log
         built = lambda: {**build(), CURVES: points}  # noqa: E731
         state = self.services.state_once(kind, parts, self.who, built, run.folder_path)
-        for step, numbers in state.pop(CURVES, []):
-            if not points and key not in told:
+        logged, key = state.pop(CURVES, []), key_of(parts)
+        if not points and key not in self.told:  # built before, or by another process
+            for step, numbers in logged:
                 tell(step, numbers)
-        told.add(key)
+        self.told.add(key)
         return state
 
 

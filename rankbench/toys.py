@@ -81,7 +81,7 @@ class Bench:
         curves = self.curves = []
         run = CellRun(
             self.services, problem.images, seed, "cpu", 1, folder, who, declared, files=files,
-            logger=lambda step, numbers: curves.append((step, numbers)),
+            logger=lambda *point: curves.append(point),
         )  # fmt: skip
         learned = [choice for choice in declared if build_feature(self.registry, choice).learned()]
         fitting = Fitting(problem.images.take(problem.training_rows()))

@@ -105,6 +105,9 @@ class Trouble(rankbench.Ranker):
             scores[1] = np.nan
         return {"wrong-shape": scores[:-1], "gives-words": scores.astype(str)}.get(self.how, scores)
 
+    def tells_its_folder(self, images, run):
+        note(event="folder", path=str(run.folder))
+
     def raises(self, images, run):
         raise ValueError("the loss is a kangaroo")
 

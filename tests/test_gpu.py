@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from simple_run import SimpleRun
-from test_training import FRAMING, all_pairs, curve, job, pictures, tiny_network, weights
+from test_training import FRAMING, all_pairs, curve, job, pictures, steps, tiny_network, weights  # noqa: F401
 
 import rankbench
 from rankbench.testing import bright_squares
@@ -91,7 +91,7 @@ def test_deterministic_training_repeats_bit_for_bit(squares, kind):
     assert np.array_equal(*scores)
 
 
-def test_training_goes_on_from_a_checkpoint(tmp_path):
+def test_training_goes_on_from_a_checkpoint(tmp_path, steps):  # noqa: F811
     whole = trained(job(small_network(), 40, deterministic=True))
     (tmp_path / "run").mkdir()
     stopped = job(small_network(), 40, folder=tmp_path / "run", deterministic=True, checkpoint_seconds=0.0)
@@ -102,7 +102,10 @@ def test_training_goes_on_from_a_checkpoint(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(stopped, DEVICE, 1, stop)
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt")["step"]
+    steps.clear()
     resumed = trained(job(small_network(), 40, folder=tmp_path / "run", deterministic=True))
+    assert len(steps) == 40 - saved < 40, "it does not begin anew"
     assert torch.equal(resumed[0], whole[0])
 
 

@@ -125,6 +125,16 @@ def alive(pid):
     return state != "Z"
 
 
+def test_runs_into_other_results_do_not_share_a_private_folder(tiny, tmp_path):
+    rows = {"one": {"name": "trouble", "how": "tells-its-folder"}}
+    for results in (tiny.results, tmp_path / "other", tmp_path / "again"):
+        assert only(tiny.run(rows, results=results)).status == "done"
+    folders = [note["path"] for note in tiny.notes("folder")]
+    assert len(set(folders)) == 3
+    assert {os.path.dirname(path) for path in folders} == {str(tiny.cache / "running")}
+    assert not any(os.path.exists(path) for path in folders)
+
+
 def test_nothing_is_left_in_the_temporary_folder(tiny, monkeypatch, tmp_path):
     place = tmp_path / "temporary"
     place.mkdir()

@@ -294,7 +294,7 @@ class PairNetworkRanker(NetworkRanker):
         least, most = HELD_SHARE
         share = min(most, max(least, self.validation_pairs / len(usable)))
         fitted, held = run.holdout(images, usable, share)
-        if not (held.ordered.any() and fitted.ordered.any()) or len(np.intersect1d(named(held), named(fitted))):
+        if not (held.ordered.any() and fitted.ordered.any()) or share_images(held, fitted, len(images)):
             return usable, None
         return fitted, ordered_right(held, run.rng)
 
@@ -316,9 +316,11 @@ def counting(pairs: rankbench.Pairs, title: str) -> rankbench.Pairs:
     return usable
 
 
-def named(pairs: rankbench.Pairs) -> np.ndarray:
-    """Images that are in some pair."""
-    return np.unique(np.concatenate([pairs.left, pairs.right]))
+def share_images(one: rankbench.Pairs, other: rankbench.Pairs, images: int) -> bool:
+    """Whether an image is in pairs of both. Args: images, how many there are."""
+    named = np.zeros(images, bool)
+    named[one.left] = named[one.right] = True
+    return bool(named[other.left].any() or named[other.right].any())
 
 
 def ordered_right(held: rankbench.Pairs, rng: np.random.Generator) -> Any:

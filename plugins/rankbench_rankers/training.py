@@ -31,9 +31,6 @@ from rankbench_rankers.training_tasks import Batch, Task
 SCORED = 64  # images scored at once; always filled up, so that a score does not depend on how many are scored
 POINTS = 200  # of a loss curve
 CHECKPOINT = "checkpoint.pt"
-KEPT = {
-    "step", "parts", "network", "optimizer", "task", "losses", "best", "best_state", "curves", "remarks",
-}  # fmt: skip
 WARM = 0.2  # share of the steps in which a one-cycle rate rises
 HALVES = "memory ran out: each batch was computed in two halves"
 DROPOUT = 2  # stream of random numbers
@@ -186,7 +183,7 @@ class Trainer:
             return
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
-            if missing := KEPT - set(found):
+            if missing := self._content().keys() - found.keys():
                 raise KeyError(*missing)
         except Exception as error:  # damaged by whatever killed the last try
             self.remarks.append(f"trained anew, as the checkpoint could not be read ({type(error).__name__})")
@@ -369,7 +366,13 @@ class Trainer:
         if self.fabric.global_rank != 0 or self.job.folder is None:
             return
         path = self.job.folder / CHECKPOINT
-        content = {  # KEPT
+        draft = path.with_name(f".{CHECKPOINT}.{os.getpid()}")
+        torch.save(self._content(), draft)
+        os.replace(draft, path)
+
+    def _content(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
             "step": self.step,
             "parts": self.parts,
             "network": self.job.network.state_dict(),
@@ -381,9 +384,6 @@ class Trainer:
             "curves": self.curves,
             "remarks": self.remarks,
         }
-        draft = path.with_name(f".{CHECKPOINT}.{os.getpid()}")
-        torch.save(content, draft)
-        os.replace(draft, path)
 
 
 def scored(

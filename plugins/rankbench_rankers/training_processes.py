@@ -68,17 +68,12 @@ def several(job: Job, device: torch.device, processes: int) -> Trained:
         folder = Path(name)
         try:
             fabric(device, job.recipe, processes).launch(OneOfSeveral(job, folder))
-        except ProcessExitedException as ended:
-            raise rankbench.RankbenchError(
+        except (ProcessRaisedException, ProcessExitedException) as ended:
+            error = first_error(folder) or rankbench.RankbenchError(
                 f"{job.who}: one of {processes} processes ended ({ended}). The system may have run out of memory."
-            ) from ended
-        except ProcessRaisedException as raised:
-            error = first_error(folder)
-            if error is None:
-                last = str(raised).strip().splitlines()[-1]
-                raise rankbench.RankbenchError(f"{job.who}: one of {processes} processes failed: {last}") from raised
+            )
             if not isinstance(error, MemoryRanOut) or job.parts > 1:
-                raise error from raised
+                raise error from ended
         else:
             found: Trained = pickle.loads((folder / TRAINED).read_bytes())
             return found
@@ -96,26 +91,26 @@ class OneOfSeveral:
         job = replace(self.job, network=copy.deepcopy(self.job.network))  # tensors come shared between the processes
         try:
             trained = Trainer(job, fabric, lambda step, **numbers: None).run()
-        except rankbench.RankbenchError as error:
-            write(self.folder / f"{ERROR}-{fabric.global_rank}", error)
+        except Exception as error:
+            ours = isinstance(error, rankbench.RankbenchError)
+            said = f"{job.who}: one of {fabric.world_size} processes failed: {type(error).__name__}: {error}"
+            write(self.folder / f"{ERROR}-{fabric.global_rank}", error if ours else rankbench.RankbenchError(said))
             raise  # which ends the others, whether they met it too or wait for this one
         if fabric.global_rank == 0:
             write(self.folder / TRAINED, trained)
 
 
-def write(path: Path, what: Trained | rankbench.RankbenchError) -> None:
+def write(path: Path, what: Trained | Exception) -> None:
     """Whole or not at all."""
     draft = path.with_suffix(".draft")
     draft.write_bytes(pickle.dumps(what))
     os.replace(draft, path)
 
 
-def first_error(folder: Path) -> rankbench.RankbenchError | None:
-    """The error of the first process that had one with a message of ours."""
-    for path in sorted(folder.glob(f"{ERROR}-*[0-9]")):
-        error: rankbench.RankbenchError = pickle.loads(path.read_bytes())
-        return error
-    return None
+def first_error(folder: Path) -> Exception | None:
+    """The first error of all: the others' may be that this process left them."""
+    found = sorted(folder.glob(f"{ERROR}-*[0-9]"), key=lambda path: path.stat().st_mtime_ns)
+    return pickle.loads(found[0].read_bytes()) if found else None
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@
 On a CPU: the share of a training step that goes into forward, backward and optimiser (goal 90 %), and scoring against a
 bare forward pass over the same images (goal: within 10 %); what bfloat16 gains with a larger network.
 On a GPU: training from the store, kept on the device or fetched ahead, against the same step fed from a tensor there
-(goal 95 %), against plain code
-(goal 10 ×: Pillow in a DataLoader with as many workers as cores and pinned memory, both images of each pair forwarded,
-TF32 on), and achieved FLOP/s as a share of the device's measured bfloat16 peak.
+(goal 95 %), against plain code (goal 10 ×: Pillow in a DataLoader with as many workers as cores and pinned memory, both
+images of each pair forwarded, TF32 on), and achieved FLOP/s as a share of the device's measured bfloat16 peak.
 Ratios are taken between runs in turn, in one process that has a worker's environment variables.
 """
 
