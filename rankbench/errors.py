@@ -40,6 +40,17 @@ class StoreError(RankbenchError):
     """The results folder cannot be read or written (a full disk, say). Nothing stored was harmed."""
 
 
+class DamagedFile(StoreError):
+    """A stored file is not what was written. `path` is the file; the message names it.
+
+    In the cache it is built again, in the results computed again by the next run.
+    """
+
+    def __init__(self, message: str, path: "os.PathLike[str] | str" = "") -> None:
+        super().__init__(message)
+        self.path = os.fspath(path)
+
+
 class Interrupted(RankbenchError):
     """The user asked to stop; what was finished is stored and the same command resumes. Exit code 130."""
 

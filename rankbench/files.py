@@ -12,18 +12,21 @@ import json
 import os
 import shutil
 import socket
+import stat
+import sys
 import threading
 import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
-from rankbench.errors import DataError, StoreError
+from rankbench.errors import DamagedFile, DataError, StoreError
 
 try:
     import fcntl
@@ -32,6 +35,8 @@ except ImportError:  # not on Windows
 
 HEARTBEAT = 2.0  # seconds between signs of life of a claim
 SILENCE = 20.0  # seconds without one after which a claim is taken over
+CHECKSUMS = "checksums.json"  # of every other file of a folder
+LARGEST_JSON = 256 * 2**20  # bytes; a JSON file of ours that is larger is none
 MARK = "state/"
 ARRAYS = "__arrays__"  # in state.json, how many arrays lie beside it
 REMEDIES = {
@@ -100,6 +105,7 @@ def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = Fal
         try:
             draft.mkdir()
             fill(draft)
+            write_checksums(draft)
             for entry in draft.rglob("*"):
                 sync(entry)
             sync(draft)
@@ -139,11 +145,97 @@ def sync(path: Path) -> None:
 def read_json(path: Path) -> Any:
     """A JSON file that rankbench wrote. StoreError with the path if it cannot be read or does not parse."""
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise StoreError(f"{path}: is no JSON ({error}). Delete it; what it held will be computed again.") from error
+        return json.loads(read_file(path, LARGEST_JSON))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise DamagedFile(
+            f"{path}: is no JSON ({reason}). Delete it; what it held will be computed again.", path
+        ) from error
+
+
+def read_file(path: Path, largest: int | None = None) -> bytes:
+    """Bytes of a regular file. StoreError if it cannot be read; DamagedFile for a pipe or device, or one too large."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if largest is not None and size > largest:
+                raise DamagedFile(f"{path}: {size:,} bytes cannot be what was stored there. Move it away.", path)
+            return bytes(file.read())
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def open_regular(path: Path) -> Any:
+    """A file opened for reading; DamagedFile for what would wait (a pipe) or never end (a device)."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise DamagedFile(f"{path}: is no regular file. Move it away.", path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+# ------------------------------------------------------------------------------------------------------- checksums
+
+
+def checksum(path: Path) -> str:
+    """Hex XXH3 (128 bits) of a regular file's bytes: against damage, not against forgery."""
+    total = xxhash.xxh3_128()
+    try:
+        with open_regular(path) as file:
+            while block := file.read(2**22):
+                total.update(block)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    return total.hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Checksums of all files of a folder and of those below, in a file of their own."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = {path.relative_to(folder).as_posix(): [path.stat().st_size, checksum(path)] for path in files}
+    (folder / CHECKSUMS).write_text(canonical_json(sums))
+
+
+def checksums(folder: Path) -> dict[str, tuple[int, str]] | None:
+    """Size and checksum of each file of a folder as it was stored; None where it was stored without.
+
+    Raises: DamagedFile where the checksums themselves are damaged.
+    """
+    path = folder / CHECKSUMS
+    if not path.exists():
+        return None
+    found = read_json(path)
+    try:
+        return {str(name): (int(size), str(digest)) for name, (size, digest) in found.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DamagedFile(f"{path}: holds no checksums ({error}).", path) from error
+
+
+def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
+    """False where a folder was stored without checksums, so that nothing can be said.
+
+    Args: names, the only files that are looked at, by default all.
+    Raises: DamagedFile for the first file that is not what was stored.
+    """
+    sums = checksums(folder)
+    if sums is None:
+        return False
+    for name, (size, digest) in sums.items():
+        if names is not None and name not in names:
+            continue
+        path = folder / name
+        try:
+            there = path.stat().st_size
+        except OSError as error:
+            raise DamagedFile(f"{path}: has gone or cannot be read ({error.strerror or error}).", path) from error
+        if there != size:
+            raise DamagedFile(f"{path}: is damaged: {there:,} bytes where {size:,} were stored.", path)
+        if checksum(path) != digest:
+            raise DamagedFile(f"{path}: is damaged: its checksum is not that of what was stored.", path)
+    return True
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -155,6 +247,21 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         raise StoreError(
             f"{path}: cannot be read ({error}). Delete its folder and run again, or copy it from where it came from."
         ) from error
+
+
+class Notices:
+    """Where what was found damaged, and mended, is said: standard error, unless a worker has its runner say it."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+
+    def mended(self, error: DamagedFile, how: str = "It is built again.") -> None:
+        """One damaged file, and what becomes of it."""
+        with contextlib.suppress(OSError, ValueError):  # nobody listens
+            self.say(f"{error} {how}")
+
+
+NOTICES = Notices()
 
 
 def write_state(folder: Path, state: Mapping[str, Any], who: str) -> int:
