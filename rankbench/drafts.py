@@ -1,7 +1,7 @@
 """Drafts: what is being written, under a name that tells whose it is, until it takes its place in one step.
 
-A kill at any moment leaves the old state in its place, or beside it where `sweep` finds it and puts it back. What a dead
-writer left is swept by the next process that writes into the same folder; a live one's draft is never touched.
+A kill at any moment leaves the old state in its place, or beside it where `sweep` finds it and puts it back. What a
+dead writer left is swept by the next process that writes into the same folder; a live one's draft is never touched.
 """
 
 from __future__ import annotations
