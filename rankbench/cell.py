@@ -120,6 +120,24 @@ class Outcome:
             scores, targets = scores[present], None if targets is None else targets[present]
         return Judged(margins, pairs.judgement, pairs.weight, scores, targets)
 
+    def flaw(self, images: int | None, pairs: int, lost: int) -> str:
+        """What cannot be right about it, for a test of so many images and pairs; empty where nothing is.
+
+        Args: images, None where nobody knows. lost, how many images of the problem could not be read.
+        """
+        found, kind, count = (
+            (self.margins, "float32", pairs) if self.scores is None else (self.scores, "float64", images)
+        )
+        assert found is not None
+        if found.dtype != kind:
+            return f"it holds {found.dtype} where {kind} was stored"
+        if found.ndim != 1 or len(found) != (len(found) if count is None else count):
+            return f"it holds numbers of shape {found.shape} for {count} {'pairs' if self.scores is None else 'images'}"
+        unknown = int(np.count_nonzero(~np.isfinite(found)))
+        if unknown and (not lost or np.isinf(found).any() or (self.scores is not None and unknown > lost)):
+            return f"{unknown} of its {len(found)} numbers are not finite"
+        return ""
+
     def tied(self, test: TestSet) -> float:
         """Share of the ordered pairs that got a margin of exactly 0; pairs of unreadable images do not count."""
         margins = self.judged(test).margins[self.judged(test).labels != 0]

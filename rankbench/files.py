@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import socket
 import stat
 import sys
@@ -18,14 +17,15 @@ import threading
 import time
 import uuid
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
+from rankbench.drafts import birth, draft_of, put, remove, rename_folder, sweep_once
 from rankbench.errors import DamagedFile, DataError, StoreError
 
 try:
@@ -74,7 +74,8 @@ def write_file(path: Path, content: bytes | str, replace: bool = True) -> bool:
     data = content.encode() if isinstance(content, str) else content
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        sweep_once(path.parent)
+        draft = draft_of(path)
         try:
             with open(draft, "wb") as file:
                 file.write(data)
@@ -97,11 +98,12 @@ def write_file(path: Path, content: bytes | str, replace: bool = True) -> bool:
 def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = False) -> bool:
     """Fill a draft folder and rename it into place. False if the target was there already (the draft is dropped).
 
-    With `replace`, what was there is moved aside the moment before and then deleted.
+    With `replace`, what was there is exchanged for the draft in one step and then deleted.
     """
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft, aside = (target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}") for _ in range(2))
+        sweep_once(target.parent)
+        draft = draft_of(target)
         try:
             draft.mkdir()
             fill(draft)
@@ -109,27 +111,11 @@ def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = Fal
             for entry in draft.rglob("*"):
                 sync(entry)
             sync(draft)
-            if target.exists():
-                if not replace:
-                    return False
-                os.rename(target, aside)
+            if os.path.lexists(target):
+                return replace and put(draft, target)
             return rename_folder(draft, target)
         finally:
-            if aside.exists() and not target.exists():
-                os.rename(aside, target)
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def rename_folder(draft: Path, target: Path) -> bool:
-    """False if another process was first: rename refuses a folder that is not empty."""
-    try:
-        os.rename(draft, target)
-    except OSError:
-        if target.is_dir():
-            return False
-        raise
-    return True
+            remove(draft)
 
 
 def sync(path: Path) -> None:
@@ -239,14 +225,34 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an npz file, none of them unpickled. StoreError with the path if it cannot be read."""
+    """The arrays of an npz file, none of them unpickled. StoreError with the path if it cannot be read.
+
+    Raises: DamagedFile where the bytes are not what was stored, as far as the file itself can tell.
+    """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise StoreError(
-            f"{path}: cannot be read ({error}). Delete its folder and run again, or copy it from where it came from."
+        with open_regular(path) as file:
+            return arrays_of(file)
+    except DamagedFile:
+        raise
+    except Exception as error:  # whatever a reader of archives or arrays makes of damaged bytes
+        kind = StoreError if isinstance(error, OSError) and error.errno is not None else partial(DamagedFile, path=path)
+        raise kind(
+            f"{path}: cannot be read ({str(error) or type(error).__name__}). "
+            "Delete its folder and run again, or copy it from where it came from."
         ) from error
+
+
+def arrays_of(file: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an open npz file. Each member is read to its end, where its CRC is checked."""
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as content:
+                array = np.lib.format.read_array(content, allow_pickle=False)
+                if content.read(1):
+                    raise ValueError(f"{member.filename} holds more than an array")
+            arrays[member.filename.removesuffix(".npy")] = array
+    return arrays
 
 
 class Notices:
@@ -309,8 +315,8 @@ class Claim:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with alone(self.path.parent):  # looking at a claim and taking it over is one step
                 if self._abandoned():
-                    self.path.unlink(missing_ok=True)
-                if self.path.exists():
+                    remove(self.path)
+                if os.path.lexists(self.path):
                     return False
                 self._write(owner)
         self._held = True
@@ -350,7 +356,10 @@ class Claim:
 
     def _abandoned(self) -> bool:
         try:
-            silent = self._silent(self.path.stat().st_mtime)
+            about = self.path.lstat()
+            silent = self._silent(about.st_mtime)
+            if not stat.S_ISREG(about.st_mode):  # none of ours
+                return True
             owner = json.loads(self.path.read_text())
             here = owner["host"] == socket.gethostname()
             return silent or (here and birth(owner["pid"]) != owner["born"])
@@ -405,26 +414,12 @@ def alone(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with open(folder / ".lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def birth(pid: int, processes: Path = Path("/proc")) -> str:
-    """When a process began, so that a number used again is not mistaken for it; empty if it is gone."""
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # a pipe would wait for a reader
     try:
-        fields = (processes / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        if (processes / "self" / "stat").exists():
-            return ""
-    try:  # a system that does not show its processes
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except OSError:  # it is there, and not ours
-        pass
-    return "alive"
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def once(path: Path, done: Callable[[], bool], work: Callable[[], None]) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from rankbench.benchmark import Benchmark, Column, Row, named
 from rankbench.cell import key_of, key_parts
-from rankbench.errors import BenchmarkError, MissingData, PluginError, RankbenchError, did_you_mean
+from rankbench.errors import BenchmarkError, DamagedFile, MissingData, PluginError, RankbenchError, did_you_mean
 from rankbench.files import canonical_json
 from rankbench.loading import Data, DatasetChoice, missing_message
 from rankbench.plugin import Features, File, Ranker, Resources
 from rankbench.registry import Registry, as_toml, plain, resolved
 from rankbench.services import build_feature, feature_key, file_parameters, fitted_on
-from rankbench.store import Record, ResultStore
+from rankbench.store import AGAIN, Record, ResultStore
 
 DONE, NOT_APPLICABLE, FAILED, STALE, MISSING, TODO = (
     "done",
@@ -56,6 +56,7 @@ class PlannedCell:
     overlap: str | None = None
     status: str = TODO
     reason: str = ""
+    damaged: bool = False  # stored, but not as it was, or not what it can be
 
     def __repr__(self) -> str:
         return f"<PlannedCell {self.title}: {self.status}>"
@@ -326,21 +327,36 @@ class Planner:
 
     def judge(self, cell: PlannedCell) -> None:
         """What the store says of the cell. An error of plugin or data outweighs a result stored before it."""
-        record = self.store.record(cell.key) if cell.key else None
+        record, damage = self._stored(cell)
+        cell.damaged = bool(damage)
         if record is not None and not cell.error:
             good = DONE if record["status"] == DONE else NOT_APPLICABLE
             cell.status = STALE if self.is_stale(cell.key or "", record) else good
             cell.reason = record.get("error", {}).get("message", "")
         elif cell.error:
             cell.status, cell.reason = FAILED, cell.error
+        elif cell.missing and damage:
+            cell.status, cell.reason = FAILED, f"{damage} It cannot be computed again now. {cell.missing}"
         elif cell.missing:
             cell.status, cell.reason = MISSING, cell.missing
         else:
+            cell.reason = damage
             failure = self.store.failure(cell.key) if cell.key else None
-            if failure is not None and failure["error"].get("type") == MissingData.__name__:
+            if failure is not None and failure["error"].get("type") == MissingData.__name__ and not damage:
                 cell.status, cell.missing = MISSING, failure["error"]["message"]  # weights, say: found out by trying
             elif failure is not None:
                 cell.status, cell.reason = FAILED, failure["error"]["message"]
+
+    def _stored(self, cell: PlannedCell) -> tuple[Record | None, str]:
+        """The cell's record, if it is stored whole; else what of it is damaged."""
+        try:
+            stored = self.store.stored(cell.key) if cell.key else None
+            if stored is not None and cell.parts:
+                self.store.check_tests(cell.key or "", stored.record, cell.tests)
+        except DamagedFile as error:
+            self.store.name(error, AGAIN)
+            return None, str(error)
+        return (None if stored is None else stored.record), ""
 
     def is_stale(self, key: str, record: Record) -> bool:
         """Whether the source of a stored cell's plugins has changed since, and nobody has accepted the edit."""

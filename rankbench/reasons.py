@@ -36,6 +36,8 @@ def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Record]]
         return cell.missing
     if cell.status == FAILED:
         return f"failed: {cell.reason}"
+    if cell.damaged:
+        return f"stored, but {cell.reason} The next run computes it again."
     if not stored:
         return "nothing is stored yet"
     mine = flat(cell.parts)
@@ -44,7 +46,7 @@ def reason(planner: Planner, cell: PlannedCell, stored: list[tuple[str, Record]]
         return f"not stored, and no cell of ranker {cell.ranker['name']!r} is"
     key, record = min(same, key=lambda one: differing(mine, flat(one[1]["key_parts"])))
     nearest = flat(record["key_parts"])
-    lines = [f"not stored; the nearest stored cell is {key[:12]} of row {record['row']!r}, which differs in:"]
+    lines = [f"not stored; the nearest stored cell is {key[:12]} of row {record.get('row', '?')!r}, which differs in:"]
     lines += [
         f"{WORDS.get(name, name)}: {short(nearest.get(name))} there, {short(mine.get(name))} here"
         for name in sorted(mine.keys() | nearest.keys())

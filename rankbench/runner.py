@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from rankbench.benchmark import Benchmark
 from rankbench.cell import TestSet, key_of
-from rankbench.errors import BenchmarkError
+from rankbench.drafts import sweep
+from rankbench.errors import BenchmarkError, DataError
 from rankbench.loading import Data
 from rankbench.machine import git_provenance, visible_gpus
 from rankbench.plan import (
@@ -86,7 +87,7 @@ class Runner:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.registry: Registry = load_registry(list(options.plugins))
-        self.store = ResultStore(Path(options.results).absolute())
+        self.store = ResultStore(Path(options.results).absolute(), options.cache_root)
         self.data = Data(self.registry, options.data_root, options.cache_root)
         self.planner = Planner(self.registry, self.data, self.store)
 
@@ -138,9 +139,11 @@ class Runner:
             self._accept(plan)
         self.store.save_plan(benchmark.name, plan.to_json())
         due = self.due(plan)
+        self.store.sweep()
         self._restore_tests(plan)
         if not due:
             return plan
+        self._sweep_cache()
         if gpus is None:
             gpus = visible_gpus(options.device, options.gpus)
         tasks = [self._task(plan, cell, bool(gpus)) for cell in due]
@@ -158,15 +161,27 @@ class Runner:
 
     def _restore_tests(self, plan: Plan) -> None:
         """Store again the test sets of stored cells that have gone or are damaged: that needs data, but no fit."""
-        lacking: dict[str, PlannedCell] = {}
+        needed: dict[str, PlannedCell] = {}
         for cell in plan.cells:
             for digest in cell.tests.values() if cell.parts and cell.status in (DONE, STALE) else ():
-                lacking.setdefault(digest, cell)
-        for digest, cell in lacking.items():
-            if not self.store.has_test(digest):
+                needed.setdefault(digest, cell)
+        for digest, cell in needed.items():
+            if self.store.has_test(digest):
+                continue
+            self.store.name_absent_test(digest)
+            try:
                 problem = self.data.problem(cell.dataset, cell.facets)
-                for name in problem.tests:
-                    self.store.save_test(TestSet.of(problem, name)[0])
+            except DataError:  # its table says that the test set is damaged
+                continue
+            for name in problem.tests:
+                self.store.save_test(TestSet.of(problem, name)[0])
+
+    def _sweep_cache(self) -> None:
+        """Delete what writers that were killed left unfinished in the cache."""
+        for kind in self.options.cache_root.glob("[!.]*"):
+            sweep(kind, unsigned=True)
+            for folder in kind.glob("[!.]*/") if kind.name != "running" else ():  # private to plugins
+                sweep(folder, unsigned=True)
 
     def rejudge(self, plan: Plan, failed: Mapping[str, str]) -> None:
         """Read every cell's status from the store again; what failed just now has failed, whatever is stored."""
@@ -227,7 +242,7 @@ class Runner:
             "folder": str(options.cache_root / "running" / f"{cell.key}-{edit_of(cell.sources)[:12]}-{ours}"),
             "keep": benchmark.keep,
             "first_seed": cell.seed in (None, benchmark.seeds[0]),
-            "replace": cell.status in (STALE, DONE, NOT_APPLICABLE),
+            "replace": cell.damaged or cell.status in (STALE, DONE, NOT_APPLICABLE),
             "strict_data": options.strict_data,
             "provenance": git_provenance(),
         }

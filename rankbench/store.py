@@ -6,30 +6,37 @@
     tests/<digest>/test.npz, test.json                           a test set, once
     plans/<benchmark>/<number>.json                              what a run meant to compute
 
-No file is appended to or rewritten in place. Merging two stores is copying one over the other.
+No file is appended to or rewritten in place. Merging two stores is copying one over the other. Every folder has the
+checksums of its files beside them (checksums.json), but for those stored before there were any. What is damaged is
+named, once, and counts as not there; a run computes it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
 import time
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import xxhash
 
 from rankbench.cell import Outcome, TestSet
-from rankbench.errors import StoreError
+from rankbench.drafts import sweep, sweep_once
+from rankbench.errors import DamagedFile, RankbenchError
 from rankbench.files import (
+    NOTICES,
     Claim,
-    canonical_json,
+    arrays_of,
+    check_folder,
     read_arrays,
-    read_json,
+    read_file,
     read_state,
     write_file,
     write_folder,
@@ -37,16 +44,54 @@ from rankbench.files import (
 )
 from rankbench.images import frozen
 from rankbench.pairs import Pairs
+from rankbench.records import (
+    WITH_CHECKSUMS,
+    AboutTest,
+    Curves,
+    Done,
+    Failed,
+    NotApplicable,
+    Stored,
+    Sums,
+    checked_file,
+    marked,
+    read_stored,
+    same_plan,
+    sealed,
+    stored_bytes,
+    stored_cell,
+    unsealed,
+)
+from rankbench.records import Record as Record
 
-Record = dict[str, Any]
+LARGEST_TEST = 2**32  # bytes
+AGAIN = "`rankbench run` computes its cell again."
 EMPTY_MODEL = {"kept": True, "bytes": 0}
 
 
 class ResultStore:
     """All results of all benchmarks, under one folder."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, cache: Path | None = None) -> None:
+        self.root, self.cache = Path(root), cache
+        self._named: set[str] = set()
+        self._cells: dict[tuple[str, bool], tuple[Any, Stored]] = {}  # with what the files looked like
+        self._tests: dict[str, tuple[Any, str]] = {}
+
+    def name(self, error: DamagedFile, how: str) -> None:
+        """Say once what is damaged, and how it is mended."""
+        if error.path not in self._named:
+            self._named.add(error.path)
+            NOTICES.mended(error, how)
+
+    def sweep(self) -> None:
+        """Delete what writers that were killed left unfinished."""
+        for folder in ("cells", "tests"):
+            sweep(self.root / folder, unsigned=True)
+        for folder in ("failures", "plans"):
+            with contextlib.suppress(OSError):
+                for entry in os.scandir(self.root / folder):
+                    sweep(Path(entry.path), unsigned=True)
 
     # -- cells
 
@@ -59,15 +104,72 @@ class ResultStore:
         return self.record(key) is not None
 
     def record(self, key: str) -> Record | None:
-        """A stored cell's record, or None; a damaged one counts as not there, and is replaced by the next run."""
-        return whole_record(self.cell(key) / "record.json")
+        """A stored cell's record, or None; a damaged cell is named and counts as not there."""
+        try:
+            stored = self.stored(key)
+        except DamagedFile as error:
+            self.name(error, AGAIN)
+            return None
+        return None if stored is None else stored.record
+
+    def stored(self, key: str, thorough: bool = True) -> Stored | None:
+        """A stored cell, whole, or None. A file is read again only when it has changed.
+
+        Args: thorough, look at the curves too, and into scores that were stored without checksums.
+        Raises: DamagedFile naming what is not as it was stored, or cannot be right.
+        """
+        folder = self.cell(key)
+        seen = looks(folder, "record.json", "scores.npz", "checksums.json", *(["curves.json"] if thorough else []))
+        known = self._cells.get((key, thorough))
+        if known is not None and known[0] == seen:
+            return known[1]
+        found = stored_cell(folder)
+        if found is None:
+            sweep_once(folder.parent, drop=False)  # a kill may have left it beside its place
+            found = stored_cell(folder)
+        if found is None:
+            return None
+        stored, sums = found
+        if thorough:
+            self._curves(folder, sums)
+            if sums is None:
+                self._check_outcomes(key, stored.record)
+        self._cells[key, thorough] = seen, stored
+        return stored
+
+    def _check_outcomes(self, key: str, record: Record) -> None:
+        """DamagedFile where scores without a checksum cannot be right."""
+        tests = record.get("tests", {})
+        found = read_arrays(self.cell(key) / "scores.npz") if tests else {}
+        for name, test in tests.items():
+            about = self._about(test["digest"])
+            images = None if about is None else about["images"]
+            flaw = self._outcome(key, found, name).flaw(images, test["pairs"], len(record.get("lost", [])))
+            if flaw:
+                raise self.flawed(key, flaw)
+
+    def check_tests(self, key: str, record: Record, tests: Mapping[str, str]) -> None:
+        """DamagedFile where a record names another test set than the data gives. Args: tests, digests by name."""
+        for name, test in record.get("tests", {}).items():
+            if test["digest"] != tests.get(name):
+                path = self.cell(key) / "record.json"
+                raise DamagedFile(f"{path}: is damaged: its test {name!r} is not that of the data.", path)
+
+    def flawed(self, key: str, flaw: str) -> DamagedFile:
+        """Scores of a cell that cannot be right."""
+        path = self.cell(key) / "scores.npz"
+        return DamagedFile(f"{path}: is damaged: {flaw}.", path)
 
     def records(self) -> Iterator[tuple[str, Record]]:
-        """Every stored cell."""
-        for path in sorted((self.root / "cells").glob("*/record.json")):
-            record = None if path.parent.name.startswith(".") else whole_record(path)
-            if record is not None:
-                yield path.parent.name, record
+        """Record of every stored cell, whatever its other files are like."""
+        for key in sorted(listed(self.root / "cells")):
+            try:
+                found = marked(self.cell(key), "record.json", Done | NotApplicable)
+            except DamagedFile as error:
+                self.name(error, "It counts as not there.")
+                continue
+            if found is not None:
+                yield key, found[0]
 
     def save(
         self,
@@ -82,6 +184,7 @@ class ResultStore:
         """Store a cell in one rename. False if another process stored it first. `keep(bytes)` decides on the model."""
 
         def fill(draft: Path) -> None:
+            record[WITH_CHECKSUMS] = True
             arrays = {}
             for name, outcome in (outcomes or {}).items():
                 for part in ("scores", "margins"):
@@ -107,22 +210,34 @@ class ResultStore:
 
     def outcome(self, key: str, test: str) -> Outcome:
         """A stored cell's outcome on one of its tests."""
-        path = self.cell(key) / "scores.npz"
-        found = read_arrays(path)
+        return self._outcome(key, read_arrays(self.cell(key) / "scores.npz"), test)
+
+    def _outcome(self, key: str, found: Mapping[str, Any], test: str) -> Outcome:
         scores, margins = (found.get(f"{part}/{test}") for part in ("scores", "margins"))
         if scores is None and margins is None:
-            raise StoreError(f"{path}: holds nothing for test {test!r}.")
+            path = self.cell(key) / "scores.npz"
+            raise DamagedFile(f"{path}: holds nothing for test {test!r}.", path)
         return Outcome(scores, margins)
 
     def curves(self, key: str) -> list[dict[str, float]]:
-        """Points the ranker logged while it was fitted."""
-        path = self.cell(key) / "curves.json"
-        return list(read_json(path)) if path.exists() else []
+        """Points the ranker logged while it was fitted. DamagedFile where they are not what was stored."""
+        found = marked(self.cell(key), "record.json", Any)
+        return [] if found is None else self._curves(self.cell(key), found[2])
+
+    def _curves(self, folder: Path, sums: Sums | None) -> list[dict[str, float]]:
+        path = folder / "curves.json"
+        if "curves.json" not in sums if sums is not None else not os.path.lexists(path):
+            return []
+        if sums is not None:
+            checked_file(folder, path.name, sums)
+        return list(read_stored(path, Curves))
 
     def state(self, key: str) -> dict[str, Any] | None:
-        """The stored model, or None if it was not kept."""
+        """The stored model, or None if it was not kept. DamagedFile where it is not what was stored."""
         folder = self.cell(key) / "model"
         if folder.exists():
+            if (self.record(key) or {}).get(WITH_CHECKSUMS):
+                check_folder(self.cell(key), ("model/state.json", "model/state.npz"))
             return read_state(folder)
         return {} if (self.record(key) or {}).get("model") == EMPTY_MODEL else None
 
@@ -147,14 +262,22 @@ class ResultStore:
         path = self.root / "failures" / key / f"{stamp}.{now % 10**9:09d}-{uuid.uuid4().hex[:6]}"
 
         def fill(draft: Path) -> None:
-            (draft / "record.json").write_text(spelled(record))
+            (draft / "record.json").write_text(spelled({**record, WITH_CHECKSUMS: True}))
 
         write_folder(path, fill)
 
     def failure(self, key: str) -> Record | None:
-        """The last failed attempt, or None."""
-        attempts = sorted(p for p in (self.root / "failures" / key).glob("*/record.json") if p.parent.name[0] != ".")
-        return next(filter(None, map(whole_record, reversed(attempts))), None)
+        """The last failed attempt, or None; a damaged one is named and counts as not there."""
+        folder = self.root / "failures" / key
+        for attempt in sorted(listed(folder), reverse=True):
+            try:
+                found = marked(folder / attempt, "record.json", Failed)
+            except DamagedFile as error:
+                self.name(error, "This failed attempt counts as not there.")
+                continue
+            if found is not None:
+                return Record(found[0])
+        return None
 
     # -- test sets
 
@@ -173,76 +296,147 @@ class ResultStore:
 
         def fill(draft: Path) -> None:
             np.savez_compressed(draft / "test.npz", **arrays)  # type: ignore[arg-type]
-            names = {"names": test.names, "sided": dict(pairs.sided), "pairs": len(pairs), "images": n}
-            (draft / "test.json").write_text(json.dumps(names))
+            about = {"names": test.names, "sided": dict(pairs.sided), "pairs": len(pairs), "images": n}
+            (draft / "test.json").write_text(json.dumps({**about, WITH_CHECKSUMS: True}))
 
-        write_folder(path, fill, replace=path.exists())
+        write_folder(path, fill, replace=os.path.lexists(path))
         return test.digest
 
     def has_test(self, digest: str) -> bool:
-        """Whether a test set is stored and not cut short."""
-        path = self.root / "tests" / digest
-        try:
-            read_json(path / "test.json")
-        except (StoreError, OSError):
+        """Whether a test set is stored, and has the digest it is stored under; one that is damaged is named."""
+        if not os.path.lexists(self.root / "tests" / digest):
             return False
-        return zipfile.is_zipfile(path / "test.npz")
+        try:
+            if not self._vouched(self.test_content(digest), digest):
+                self.test(digest)
+        except DamagedFile as error:
+            self.name(error, "It is stored again.")
+            return False
+        return True
+
+    def name_absent_test(self, digest: str) -> None:
+        """Say that a test set has gone that stored cells were judged on."""
+        path = self.root / "tests" / digest
+        if not os.path.lexists(path):
+            self.name(DamagedFile(f"{path}: has gone.", path), "It is stored again.")
 
     def test(self, digest: str) -> TestSet:
-        """A stored test set."""
-        path = self.root / "tests" / digest
-        about, found = read_json(path / "test.json"), read_arrays(path / "test.npz")
-        code = np.cumsum(found["steps"], dtype=np.int64)
-        n = len(found["digests"])
-        parts = {
-            kind: {k.removeprefix(kind): v for k, v in found.items() if k.startswith(kind)}
-            for kind in ("pair/", "image/")
-        }
-        pairs = Pairs(
-            code // n, code % n, found["label"], found.get("weight"), columns=parts["pair/"], sided=about["sided"]
-        )
-        names = None if about["names"] is None else tuple(about["names"])
-        return TestSet(pairs, frozen(found["digests"], "digests"), names, parts["image/"])
+        """A stored test set. DamagedFile where it cannot be read, or its digest is not the one it is stored under."""
+        path = self.root / "tests" / digest / "test.npz"
+        content = self.test_content(digest)
+        try:
+            about = self._about(digest) or {}
+            with io.BytesIO(stored_bytes(path, LARGEST_TEST)) as file:
+                test = unpacked(arrays_of(file), about["names"], about["sided"])
+            whole = self._vouched(content, digest) or test.digest == digest
+        except DamagedFile:
+            raise
+        except (Exception, RecursionError) as error:  # whatever damaged arrays lead to
+            raise DamagedFile(
+                f"{path}: cannot be read ({str(error) or type(error).__name__}). Run its benchmark again, or copy it "
+                "from where it came from.",
+                path,
+            ) from error
+        if not whole:
+            raise DamagedFile(f"{path}: is damaged or forged: the test set in it has the digest {test.digest}.", path)
+        self._vouch(content, digest)
+        return test
+
+    def test_content(self, digest: str) -> str:
+        """Checksum of a test set's files, for memos: no word on whether they are what the digest says."""
+        folder = self.root / "tests" / digest
+        seen = looks(folder, "test.json", "test.npz", "checksums.json")
+        known = self._tests.get(digest)
+        if known is None or known[0] != seen:
+            found = marked(folder, "test.json", AboutTest)
+            if found is None:
+                raise DamagedFile(f"{folder / 'test.json'}: cannot be read (the folder has gone).", folder)
+            content = found[1] + xxhash.xxh3_128_hexdigest(stored_bytes(folder / "test.npz", LARGEST_TEST))
+            known = self._tests[digest] = seen, xxhash.xxh3_128_hexdigest(content.encode())
+        return known[1]
+
+    def _about(self, digest: str) -> Record | None:
+        """What a test set's test.json says; None where it is damaged or gone."""
+        with contextlib.suppress(DamagedFile):
+            found = marked(self.root / "tests" / digest, "test.json", AboutTest)
+            return None if found is None else Record(found[0])
+        return None
+
+    def _vouched(self, content: str, digest: str) -> bool:
+        """Whether the cache remembers that files of this content hold the test set of this digest."""
+        with contextlib.suppress(RankbenchError):
+            return self.cache is not None and read_file(self.cache / "tests" / content, 100) == digest.encode()
+        return False
+
+    def _vouch(self, content: str, digest: str) -> None:
+        if self.cache is not None and self.cache.exists() and not self._vouched(content, digest):
+            with contextlib.suppress(RankbenchError):  # a full disk: the cache can do without
+                write_file(self.cache / "tests" / content, digest)
 
     # -- plans
 
     def save_plan(self, benchmark: str, plan: Mapping[str, Any]) -> int:
         """Store a plan under the next free number, unless it equals the newest. Returns its number."""
         newest = self.plan(benchmark)
-        if newest is not None and canonical_json({**newest, "number": 0}) == canonical_json({**plan, "number": 0}):
+        if newest is not None and same_plan(newest, plan):
             return int(newest["number"])
         number = 1 + max([int(path.stem) for path in self._plans(benchmark)], default=0)
         while True:
             path = self.root / "plans" / benchmark / f"{number:06d}.json"
-            if write_file(path, json.dumps({**plan, "number": number}, indent=1, sort_keys=True), replace=False):
+            if write_file(path, sealed({**plan, "number": number}), replace=False):
                 return number
             number += 1  # another runner took it
 
     def plan(self, benchmark: str) -> dict[str, Any] | None:
-        """The newest plan of a benchmark that is not damaged, or None."""
+        """The newest plan of a benchmark that is not damaged, or None; damaged ones that are newer are named."""
         for path in reversed(self._plans(benchmark)):
-            with contextlib.suppress(StoreError, OSError):
-                plan = read_json(path)
-                if isinstance(plan, dict) and plan:
-                    return plan
+            try:
+                return unsealed(path)
+            except DamagedFile as error:
+                self.name(error, "The plan before it counts, until the next run.")
         return None
 
     def _plans(self, benchmark: str) -> list[Path]:
-        numbered = (self.root / "plans" / benchmark).glob("[0-9]*.json")
-        return sorted((path for path in numbered if path.stem.isdecimal()), key=lambda path: int(path.stem))
+        folder = self.root / "plans" / benchmark
+        numbered = [name for name in listed(folder) if name.endswith(".json") and name[:-5].isdecimal()]
+        return [folder / name for name in sorted(numbered, key=lambda name: (len(name.lstrip("0")), name))]
 
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks that were ever run into this store."""
-        return sorted(path.name for path in (self.root / "plans").glob("*") if self.plan(path.name) is not None)
+        return sorted(name for name in listed(self.root / "plans") if self.plan(name) is not None)
 
 
-def whole_record(path: Path) -> Record | None:
-    """A record, or None where there is none or it is damaged."""
-    with contextlib.suppress(StoreError, OSError):
-        record = read_json(path)
-        if isinstance(record, dict) and record:
-            return record
-    return None
+def listed(folder: Path) -> list[str]:
+    """What lies in a folder, drafts excepted."""
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return []
+
+
+def looks(folder: Path, *names: str) -> list[Any]:
+    """What changes when one of these files is written: size, times, inode; None for one that is not there."""
+    seen: list[Any] = []
+    for name in names:
+        try:
+            stat = os.stat(f"{folder}/{name}")
+            seen.append((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+        except OSError:
+            seen.append(None)
+    return seen
+
+
+def unpacked(found: Mapping[str, Any], images: list[str] | None, sided: Mapping[str, Any]) -> TestSet:
+    """A test set from its stored arrays and the names of its images."""
+    code = np.cumsum(found["steps"], dtype=np.int64)
+    n = len(found["digests"])
+    parts = {
+        kind: {k.removeprefix(kind): v for k, v in found.items() if k.startswith(kind)} for kind in ("pair/", "image/")
+    }
+    pairs = Pairs(code // n, code % n, found["label"], found.get("weight"), columns=parts["pair/"], sided=sided)
+    return TestSet(
+        pairs, frozen(found["digests"], "digests"), None if images is None else tuple(images), parts["image/"]
+    )
 
 
 def spelled(record: Record) -> str:

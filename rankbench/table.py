@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankbench.benchmark import Benchmark, Column, Reported, Row, named
 from rankbench.cell import TestSet, key_of
-from rankbench.errors import BenchmarkError, MissingData, NotApplicable, PluginError, RankbenchError
+from rankbench.errors import BenchmarkError, DamagedFile, MissingData, NotApplicable, PluginError, RankbenchError
 from rankbench.files import canonical_json, read_json, write_file
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale, place, placeholder
 from rankbench.registry import Registry, plain
@@ -198,7 +198,11 @@ class Drawer:
         if planned is None:
             return TODO, None
         problem = canonical_json(planned["description"]["facets"])
-        record = self._record(planned["key"])
+        try:
+            record = self._record(planned["key"])
+        except DamagedFile as error:
+            remarks.add(problem, f"failed: {error}")
+            return FAILED, None
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
             message = failure["error"]["message"] if failure else planned["error"]
@@ -229,12 +233,13 @@ class Drawer:
         if key is None:
             return None
         if key not in self._records:
-            self._records[key] = self.store.record(key)
+            stored = self.store.stored(key, thorough=False)
+            self._records[key] = None if stored is None else stored.record
         return self._records[key]
 
     def _value(self, key: str, test: str, record: Record, column: Column, metric: Metric) -> float:
         """The metric of one cell, in natural units; remembered in the cache."""
-        path = self._memo(key, test, column, metric)
+        path = self._memo(key, test, record, column, metric)
         remembered = recalled(path)
         if "not_applicable" in remembered:
             raise NotApplicable(remembered["not_applicable"])
@@ -256,7 +261,10 @@ class Drawer:
         digest = record["tests"][name]["digest"]
         if digest not in self._tests:
             self._tests[digest] = self.store.test(digest)
-        judged = replace(self.store.outcome(key, name).judged(self._tests[digest]), **costs(record))
+        test, outcome = self._tests[digest], self.store.outcome(key, name)
+        if flaw := outcome.flaw(len(test.digests), len(test.pairs), len(record.get("lost", []))):
+            raise self.store.flawed(key, flaw)
+        judged = replace(outcome.judged(test), **costs(record))
         try:
             value = float(metric(judged))
         except RankbenchError:
@@ -268,17 +276,19 @@ class Drawer:
             raise NotApplicable(f"{type(metric).__name__} is {value} here")
         return value
 
-    def _memo(self, key: str, test: str, column: Column, metric: Metric) -> Path | None:
-        scores = self.store.cell(key) / "scores.npz"
-        if self.cache is None or not self.cache.exists() or not scores.exists():
+    def _memo(self, key: str, test: str, record: Record, column: Column, metric: Metric) -> Path | None:
+        """Where a value is remembered: under the content of record, scores and test set, so that it hides no damage."""
+        judged_on = self.store.test_content(record["tests"][test]["digest"])
+        stored = self.store.stored(key, thorough=False)
+        if self.cache is None or not self.cache.exists() or stored is None:
             return None
-        table, stat = named(column.metric), scores.stat()
+        table = named(column.metric)
         plugin = ("metrics", table["name"])
         if plugin not in self._sources:
             self._sources[plugin] = self.registry.source(*plugin)
         parts = {
             "cell": key,
-            "written": [stat.st_mtime_ns, stat.st_size],
+            "content": [stored.content, judged_on],
             "test": test,
             "metric": plain(table),
             "version": type(metric).version,
@@ -385,8 +395,9 @@ def costs(record: Record) -> dict[str, Any]:
     features = record.get("feature_seconds")
     if features is not None:
         spent["features"] = math.fsum(features.values())
-    before = record.get("memory_bytes_before")
-    peak = record["peak_memory_bytes"] - before if before is not None and record["peak_memory_of"] == "cell" else None
+    before, after = record.get("memory_bytes_before"), record.get("peak_memory_bytes")
+    ours = record.get("peak_memory_of") == "cell"
+    peak = after - before if ours and before is not None and after is not None else None
     return {"seconds": spent, "peak_memory": peak}
 
 

@@ -29,12 +29,32 @@ OUTCOMES = {
 }
 
 
+def a_record(**more):
+    """A record of a cell that succeeded, with all it must hold."""
+    return {"status": "done", "tests": {}, "phases": {}, "device": "cpu", **more}
+
+
+def a_failure(message="it failed"):
+    return {"status": "failed", "error": {"message": message}, "ended": 1.0}
+
+
+def a_plan(*cells, toml="", **more):
+    """A plan whose cells are told apart by their rows."""
+    empty = {"key": None, "error": "", "missing": "", "tests": {}, "notes": [], "overlap": None, "inputs": []}
+    planned = [{"row": str(row), "description": {}, **empty} for row in cells]
+    return {"number": 0, "toml": toml, "facets": {}, "cells": planned, **more}
+
+
+def rows(plan):
+    return [cell["row"] for cell in plan["cells"]]
+
+
 # -------------------------------------------------------------------------------------------------------------- cells
 
 
 def test_a_cell_comes_back_as_it_was(store):
     curves = [{"step": 0.0, "loss": 0.5}, {"step": 1.0, "loss": 0.25}]
-    record = {"status": "done", "ranker": {"name": "x"}, "seed": 0}
+    record = a_record(ranker={"name": "x"}, seed=0)
     state = {"weights_": np.arange(3.0), "names_": ["a"]}
     assert not store.has("k")
     assert store.record("k") is None
@@ -55,8 +75,8 @@ def test_a_cell_comes_back_as_it_was(store):
 
 
 def test_a_cell_may_have_nothing_but_a_record(store):
-    assert store.save("k", {"status": "not applicable"})
-    assert os.listdir(store.cell("k")) == ["record.json"]
+    assert store.save("k", {"status": "not applicable", "error": {"message": "no"}})
+    assert sorted(os.listdir(store.cell("k"))) == ["checksums.json", "record.json"]
     assert (store.curves("k"), store.state("k")) == ([], None)
     with pytest.raises(StoreError, match=r"scores\.npz: cannot be read"):
         store.outcome("k", "test")
@@ -64,7 +84,9 @@ def test_a_cell_may_have_nothing_but_a_record(store):
 
 def test_a_model_that_is_not_kept_leaves_its_size(store):
     sizes = []
-    store.save("k", {"ranker": {"name": "x"}}, state={"w_": np.zeros(1000)}, keep=lambda size: bool(sizes.append(size)))
+    store.save(
+        "k", a_record(ranker={"name": "x"}), state={"w_": np.zeros(1000)}, keep=lambda size: bool(sizes.append(size))
+    )
     assert store.record("k")["model"] == {"kept": False, "bytes": sizes[0]}
     assert sizes[0] > 8000
     assert store.state("k") is None
@@ -72,11 +94,11 @@ def test_a_model_that_is_not_kept_leaves_its_size(store):
 
 
 def test_the_first_result_stays_unless_it_is_to_be_replaced(store):
-    assert store.save("k", {"n": 1}, OUTCOMES)
-    assert not store.save("k", {"n": 2})
+    assert store.save("k", a_record(n=1), OUTCOMES)
+    assert not store.save("k", a_record(n=2))
     assert store.record("k")["n"] == 1
-    assert store.save("k", {"n": 3}, replace=True)
-    assert store.record("k") == {"n": 3}
+    assert store.save("k", a_record(n=3), replace=True)
+    assert store.record("k") == a_record(n=3, checksums=True)
     assert os.listdir(store.root / "cells") == ["k"]
 
 
@@ -99,29 +121,29 @@ def test_a_test_that_was_not_judged_and_a_torn_file_are_named(store):
 
 @pytest.mark.parametrize("torn", ["{", "", "[]", "{}"])
 def test_a_damaged_record_counts_as_not_there_and_is_replaced(store, torn):
-    store.save("k", {"status": "done", "take": 1}, OUTCOMES)
+    store.save("k", a_record(take=1), OUTCOMES)
     (store.cell("k") / "record.json").write_text(torn)
     assert not store.has("k")
     assert store.record("k") is None
     assert list(store.records()) == []
-    assert store.save("k", {"status": "done", "take": 2}, OUTCOMES)
+    assert store.save("k", a_record(take=2), OUTCOMES)
     assert store.record("k")["take"] == 2
     (store.cell("k") / "record.json").unlink()
-    assert store.save("k", {"status": "done", "take": 3}, OUTCOMES)
+    assert store.save("k", a_record(take=3), OUTCOMES)
     assert store.record("k")["take"] == 3
 
 
 def test_a_damaged_failure_or_plan_gives_way_to_the_one_before(store):
-    store.save_failure("k", {"take": 1})
-    store.save_failure("k", {"take": 2})
+    store.save_failure("k", a_failure("first"))
+    store.save_failure("k", a_failure("second"))
     newest = sorted((store.root / "failures" / "k").glob("*/record.json"))[-1]
     newest.write_bytes(b"")
-    assert store.failure("k")["take"] == 1
-    assert store.save_plan("b", {"number": 0, "toml": "a"}) == 1
-    assert store.save_plan("b", {"number": 0, "toml": "b"}) == 2
+    assert store.failure("k")["error"]["message"] == "first"
+    assert store.save_plan("b", a_plan(toml="a")) == 1
+    assert store.save_plan("b", a_plan(toml="b")) == 2
     (store.root / "plans" / "b" / "000002.json").write_bytes(b"")
     assert store.plan("b")["toml"] == "a"
-    assert store.save_plan("b", {"number": 0, "toml": "c"}) == 3
+    assert store.save_plan("b", a_plan(toml="c")) == 3
     assert store.benchmarks() == ["b"]
     (store.root / "plans" / "empty").mkdir()
     assert store.benchmarks() == ["b"]
@@ -140,18 +162,18 @@ def test_a_damaged_test_set_is_stored_again(store):
 
 
 def test_a_record_with_half_a_character_is_stored(store):
-    store.save_failure("k", {"error": {"message": "folder roo\udce9: cannot be decoded"}})
+    store.save_failure("k", a_failure("folder roo\udce9: cannot be decoded"))
     assert store.failure("k")["error"]["message"] == "folder roo\udce9: cannot be decoded"
 
 
 def test_an_edit_is_accepted_for_one_cell_and_one_source(store):
-    store.save("k", {"n": 1})
+    store.save("k", a_record(n=1))
     store.accept("k", "digest")
     store.accept("k", "digest")
     assert store.accepted("k", "digest")
     assert not store.accepted("k", "other")
     assert not store.accepted("l", "digest")
-    assert store.record("k") == {"n": 1}
+    assert store.record("k")["n"] == 1
 
 
 FULL = """
@@ -161,11 +183,12 @@ FULL = """
     from rankbench.store import ResultStore
     store = ResultStore(sys.argv[1])
     big = {"test": Outcome(scores=np.random.default_rng(0).random(10_000))}
+    record = {"status": "done", "tests": {}, "phases": {}, "device": "cpu"}
     free = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, free[1]))
     for key, more in (("new", {}), ("old", {"replace": True}), ("model", {"state": {"w_": np.zeros(9000)}})):
         try:
-            print(store.save(key, {"n": 2}, big if key != "model" else None, **more))
+            print(store.save(key, dict(record), big if key != "model" else None, **more))
         except Exception as error:
             print(type(error).__name__, error)
     resource.setrlimit(resource.RLIMIT_FSIZE, free)
@@ -173,14 +196,14 @@ FULL = """
 
 
 def test_a_full_disk_harms_nothing_stored(store):
-    store.save("old", {"n": 1}, OUTCOMES)
+    store.save("old", a_record(n=1), OUTCOMES)
     said = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FULL), store.root], capture_output=True, text=True, timeout=60
     ).stdout.splitlines()
     assert len(said) == 3
     for key, line in zip(("new", "old", "model"), said, strict=True):
         assert line.startswith(f"StoreError {store.cell(key)}: cannot be stored (File too large). Nothing stored")
-    assert store.record("old") == {"n": 1}
+    assert store.record("old")["n"] == 1
     assert np.array_equal(store.outcome("old", "test").margins, OUTCOMES["test"].margins, equal_nan=True)
     assert os.listdir(store.root / "cells") == ["old"]
 
@@ -200,8 +223,8 @@ def test_a_claim_belongs_to_one_runner(store):
 def test_failures_pile_up_and_the_last_one_counts(store):
     assert store.failure("k") is None
     for number in range(12):
-        store.save_failure("k", {"error": number})
-        assert store.failure("k") == {"error": number}
+        store.save_failure("k", a_failure(str(number)))
+        assert store.failure("k")["error"]["message"] == str(number)
     assert len(os.listdir(store.root / "failures" / "k")) == 12
     assert not store.has("k")
 
@@ -281,13 +304,13 @@ def test_numbers_take_the_narrowest_type():
 def test_plans_are_numbered_and_an_equal_one_is_not_stored_again(store):
     assert store.plan("osr") is None
     assert store.benchmarks() == []
-    assert [store.save_plan("osr", {"number": 0, "cells": cells}) for cells in ([1], [1], [2], [1])] == [1, 1, 2, 3]
-    assert store.plan("osr") == {"number": 3, "cells": [1]}
-    assert store.save_plan("quick start", {"number": 0, "cells": []}) == 1
+    assert [store.save_plan("osr", a_plan(row)) for row in (1, 1, 2, 1)] == [1, 1, 2, 3]
+    assert (store.plan("osr")["number"], rows(store.plan("osr"))) == (3, ["1"])
+    assert store.save_plan("quick start", a_plan()) == 1
     assert store.benchmarks() == ["osr", "quick start"]
     for number in range(4, 12):
-        assert store.save_plan("osr", {"cells": number}) == number
-    assert store.plan("osr")["cells"] == 11
+        assert store.save_plan("osr", a_plan(number)) == number
+    assert rows(store.plan("osr")) == ["11"]
 
 
 def test_two_runners_never_take_one_number(store):
@@ -295,7 +318,7 @@ def test_two_runners_never_take_one_number(store):
 
     def plan(k):
         start.wait()
-        numbers.append(store.save_plan("osr", {"cells": [k]}))
+        numbers.append(store.save_plan("osr", a_plan(k)))
 
     threads = [threading.Thread(target=plan, args=(k,)) for k in range(6)]
     for thread in threads:
@@ -303,7 +326,7 @@ def test_two_runners_never_take_one_number(store):
     for thread in threads:
         thread.join()
     assert sorted(numbers) == list(range(1, 7))
-    stored = [json.loads(path.read_text())["cells"][0] for path in (store.root / "plans" / "osr").glob("*.json")]
+    stored = [int(*rows(json.loads(path.read_text()))) for path in (store.root / "plans" / "osr").glob("*.json")]
     assert sorted(stored) == list(range(6))
 
 
@@ -314,12 +337,12 @@ def test_merging_is_copying(store, tmp_path):
     other = ResultStore(tmp_path / "other")
     shared = a_test()
     for one, key in ((store, "mine"), (other, "theirs")):
-        one.save(key, {"n": key}, OUTCOMES)
-        one.save("both", {"n": key})
-        one.save_failure("failed", {"error": key})
+        one.save(key, a_record(n=key), OUTCOMES)
+        one.save("both", a_record(n=key))
+        one.save_failure("failed", a_failure(key))
         one.save_test(shared)
     other.save_test(a_test(1))
-    other.save_plan("osr", {"cells": []})
+    other.save_plan("osr", a_plan())
     shutil.copytree(other.root, store.root, dirs_exist_ok=True)
     assert sorted(key for key, _ in store.records()) == ["both", "mine", "theirs"]
     assert len(os.listdir(store.root / "failures" / "failed")) == 2
@@ -328,10 +351,10 @@ def test_merging_is_copying(store, tmp_path):
 
 
 def test_a_draft_that_a_kill_left_behind_is_no_cell(store):
-    store.save("k", {"n": 1})
+    store.save("k", a_record(n=1))
     shutil.copytree(store.cell("k"), store.root / "cells" / ".k.0123abcd")
-    store.save_failure("f", {"error": 1})
+    store.save_failure("f", a_failure("once"))
     attempt = next((store.root / "failures" / "f").iterdir())
     shutil.copytree(attempt, attempt.with_name(".99999999"))
     assert [key for key, _ in store.records()] == ["k"]
-    assert store.failure("f") == {"error": 1}
+    assert store.failure("f")["error"]["message"] == "once"

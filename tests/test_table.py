@@ -8,6 +8,7 @@ import statistics
 
 import numpy as np
 import pytest
+from tiny_runs import stored_before
 
 from rankbench.benchmark import Benchmark
 from rankbench.errors import BenchmarkError
@@ -49,9 +50,7 @@ def entry(result, row, column):
 def change_records(lab, change):
     """Edit every stored record."""
     for path in lab.results.glob("cells/*/record.json"):
-        record = json.loads(path.read_text())
-        change(record)
-        path.write_text(json.dumps(record))
+        stored_before(path.parent, change)
 
 
 # -- numbers

@@ -112,6 +112,15 @@ def table(values):
     return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items()) + " }"
 
 
+def stored_before(folder, change=lambda record: None):
+    """A cell's folder as a release without checksums would have stored it, its record changed."""
+    record = json.loads((folder / "record.json").read_text())
+    change(record)
+    record.pop("checksums", None)
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "checksums.json").unlink(missing_ok=True)
+
+
 def only(result):
     """The one cell of a result."""
     (cell,) = result.cells
