@@ -94,7 +94,7 @@ DEFAULT_SETTINGS = Settings()
 def decoded(path: Path, exif: bool) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of a file; upright by its EXIF rotation with `exif`.
 
-    Raises: UnreadableImage for content that is broken or of another kind; DataError where the disk or the system failed.
+    Raises: UnreadableImage for content that is broken or of another kind; DataError where disk or system failed.
     """
     try:
         with DEFAULT_SETTINGS:
@@ -121,7 +121,7 @@ def pixels_of(path: Path, exif: bool) -> NDArray[np.uint8]:
 
 
 def opened(path: Path) -> Any:
-    """A file as a PIL image whose pixels are not read yet; PIL.UnidentifiedImageError if it is of none of the formats."""
+    """A file as a PIL image whose pixels are not read yet; PIL.UnidentifiedImageError if it has none of the formats."""
     from PIL import Image, UnidentifiedImageError
 
     Image.preinit()

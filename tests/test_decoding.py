@@ -1,4 +1,4 @@
-"""Decoding: pixels depend on the file alone, whatever was set in Pillow; formats are named; what is no image is told."""
+"""Decoding: pixels depend on the file alone, whatever was set in Pillow; formats are named; other files are told."""
 
 import hashlib
 import os
@@ -157,7 +157,6 @@ def test_a_process_forked_while_another_thread_decodes_can_decode(tmp_path, sett
         "inside, go = threading.Event(), threading.Event()\n"
         "def draw(row):\n"
         "    inside.set(); go.wait(); raise OSError('drawn')\n"
-        "slow = threading.Thread(target=lambda: rankbench.Images.from_decoder([b'x' * 32], draw).digests, daemon=True)\n"
         "def look():\n"
         "    try: rankbench.Images.from_decoder([b'x' * 32], draw)[0]\n"
         "    except rankbench.DataError: pass\n"
@@ -176,7 +175,7 @@ def test_a_process_forked_while_another_thread_decodes_can_decode(tmp_path, sett
 @pytest.mark.filterwarnings("default")
 def test_a_warning_that_a_filter_makes_an_error_loses_no_image(tmp_path):
     path = saved(tmp_path, "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\0\x12\x01")  # ends within its first entry
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
         expected = decode(path, exif=True)
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("error")
@@ -258,6 +257,6 @@ def test_heic_without_a_decoder_says_what_to_install(tmp_path):
     )
     said = subprocess.run([sys.executable, "-c", code, tmp_path / "a.jpg"], check=True, capture_output=True, text=True)
     assert said.stdout == (
-        f"{tmp_path / 'a.jpg'}: cannot be decoded (it is HEIC). pip install 'rankbench[heic]' brings a decoder. Or save "
-        "it as PNG or JPEG.\n"
+        f"{tmp_path / 'a.jpg'}: cannot be decoded (it is HEIC). pip install 'rankbench[heic]' brings a decoder. Or "
+        "save it as PNG or JPEG.\n"
     )

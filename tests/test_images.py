@@ -398,11 +398,11 @@ def test_a_masked_value_is_a_missing_one_and_a_mask_that_hides_nothing_is_fine()
     with pytest.raises(rankbench.DataError) as raised:
         rankbench.Images.from_arrays(list(NOISE), columns={"score": scores})
     assert str(raised.value) == (
-        "images.columns 'score': 2 of 4 values are masked (first: row 1); a masked value is a missing one. Leave it out, "
-        "or fill it in."
+        "images.columns 'score': 2 of 4 values are masked (first: row 1); a masked value is a missing one. Leave it "
+        "out, or fill it in."
     )
+    votes = np.ma.array(np.arange(8).reshape(4, 2), mask=np.arange(8).reshape(4, 2) == 6)
     with pytest.raises(rankbench.DataError, match=r"images.inputs 'votes': 1 of 8 values is masked \(first: row 3\)"):
-        votes = np.ma.array(np.arange(8).reshape(4, 2), mask=np.arange(8).reshape(4, 2) == 6)
         rankbench.Images.from_arrays(list(NOISE), inputs={"votes": votes})
     whole = np.ma.array([1.0, 2.0, 3.0, 4.0], mask=[False] * 4)
     kept = rankbench.Images.from_arrays(list(NOISE), columns={"score": whole}).columns["score"]
