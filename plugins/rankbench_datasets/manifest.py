@@ -45,9 +45,9 @@ class Manifest(rankbench.Dataset):
     more; -1 or right; 0 or tie); winner (the path or name of the one that shows more, or left, right, tie); votes_left,
     votes_right and optionally votes_tie (counts: the side with more wins, a draw or mostly tie votes make a tie).
     Comma-separated UTF-8 with one header line; other columns are ignored, but not one that looks like a misspelt name.
-    Parquet needs the package pyarrow. Paths stay inside the folder: no `..`, none that is absolute; a link that lies in
-    it may lead elsewhere. A name is taken as written, else as one that looks the same (macOS writes é as two characters,
-    Windows separates by a backslash), else as the one file or image that differs in case alone.
+    Parquet needs the package pyarrow. Paths stay inside the folder: no `..`, none that is absolute; a link that lies
+    in it may lead elsewhere. A name is taken as written, else as one that looks the same (macOS writes é as two
+    characters, Windows separates by a backslash), else as the one file or image that differs in case alone.
     Protocol: one problem per attribute of pairs.csv (facet `attribute`), else one. Without pairs.csv, pairs are drawn
     from the scores, inside each split. With neither pairs nor scores the images and their categories are one problem
     without pairs, for features to be fitted on.
