@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from rankbench.decoding import DEFAULT_SETTINGS, opened
 from rankbench.errors import DataError, RankbenchError, counted
 from rankbench.files import storing, write_file
 from rankbench.plugin import Dataset, Download
@@ -406,10 +407,8 @@ def check(part: Path, digest: str, download: Download, place: str) -> None:
     if not part.stat().st_size:
         raise Refused(f"{place}: is empty")
     if download.kind == "image":
-        from PIL import Image
-
         try:
-            with Image.open(part) as image:
+            with DEFAULT_SETTINGS, opened(part) as image:
                 image.convert("RGB")
         except MemoryError:
             raise

@@ -5,13 +5,10 @@ Also the two things every array in rankbench shares: being read-only, and a dige
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import struct
-import zipfile
-import zlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +20,9 @@ from typing import Any, Protocol, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rankbench.errors import DataError, MissingData, NotApplicable, UnreadableImage, did_you_mean
+from rankbench.decoding import BROKEN, DEFAULT_SETTINGS, decoded, undecodable
+from rankbench.errors import DamagedFile, DataError, MissingData, NotApplicable, counted, did_you_mean
+from rankbench.files import open_regular
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -39,6 +38,7 @@ INPUTS_WITHHELD = "a plugin is given the inputs it names in its attribute `input
 
 def frozen(values: ArrayLike, what: str) -> Array:
     """A read-only array of numbers, booleans or strings; DataError for anything else."""
+    check_unmasked(values, what)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -48,6 +48,24 @@ def frozen(values: ArrayLike, what: str) -> Array:
     if array.dtype.kind not in "biufUS":
         raise DataError(f"{what}: values of type {array.dtype} cannot be stored; use numbers, booleans or strings.")
     return read_only(array)
+
+
+def check_unmasked(values: object, what: str) -> None:
+    """DataError for values of which a mask says that some are missing: NumPy would give what lies under it."""
+    if said := masked(values):
+        raise DataError(f"{what}: {said}; a masked value is a missing one. Leave it out, or fill it in.")
+
+
+def masked(values: object) -> str:
+    """`3 of 10 values are masked (first: row 4)`, or nothing."""
+    ma: Any = sys.modules.get("numpy.ma")  # unless it was imported nothing can be masked, and importing it takes time
+    if ma is None or not isinstance(values, ma.MaskedArray) or not ma.is_masked(values):
+        return ""
+    hidden = np.asarray(ma.getmaskarray(values))
+    first = f" (first: row {np.flatnonzero(hidden.reshape(len(hidden), -1).any(axis=1))[0]})" if hidden.ndim else ""
+    return (
+        f"{int(hidden.sum()):,} of {counted(hidden.size, 'value')} {'is' if hidden.sum() == 1 else 'are'} masked{first}"
+    )
 
 
 def of_one_kind(array: Array, what: str) -> Array:
@@ -157,17 +175,6 @@ class Content(Protocol):
     def describe(self, row: int) -> str: ...
 
 
-# what Pillow and the standard library raise for a packaged file that is broken
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile)
-
-
-def undecodable(what: str, error: Exception) -> DataError:
-    """UnreadableImage for broken content; a plain DataError where the disk or the system failed, which may pass."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: broken content led astray
-        return DataError(f"{what}: cannot be read ({error.strerror}). Mend that and run again.")
-    return UnreadableImage(f"{what}: cannot be decoded ({error}). Replace or remove it.")
-
-
 @dataclass(frozen=True)
 class FileContent:
     paths: tuple[Path, ...]
@@ -175,16 +182,7 @@ class FileContent:
     known: NDArray[np.uint8] | None
 
     def decode(self, row: int) -> NDArray[np.uint8]:
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(self.paths[row]) as image:
-                upright = ImageOps.exif_transpose(image) if self.exif else image
-                return rgb(upright, image.format)
-        except MemoryError:
-            raise
-        except Exception as error:  # a broken file makes Pillow raise nearly anything
-            raise undecodable(self.describe(row), error) from error
+        return decoded(self.paths[row], self.exif)
 
     def digests(self, memo: DigestMemo | None) -> NDArray[np.uint8]:
         if self.known is not None:
@@ -216,7 +214,8 @@ class DrawnContent:
 
     def decode(self, row: int) -> NDArray[np.uint8]:
         try:
-            return as_rgb(self.draw(row), self.describe(row))
+            with DEFAULT_SETTINGS:
+                return as_rgb(self.draw(row), self.describe(row))
         except BROKEN as error:
             raise undecodable(self.describe(row), error) from error
 
@@ -239,24 +238,6 @@ class NameContent:
 
     def describe(self, row: int) -> str:
         return self.names[row]
-
-
-def rgb(image: Any, kind: str | None) -> NDArray[np.uint8]:
-    """A PIL image of a file of this format as (H, W, 3) uint8.
-
-    Transparency is laid on white, 16-bit greys are scaled down. ValueError for pixels without a known range.
-    """
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
-        return np.repeat((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits have no known white; convert to 8 bits")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        from PIL import Image
-
-        ground = Image.new("RGBA", image.size, "white")
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
-    return np.asarray(image.convert("RGB"))
 
 
 def as_rgb(array: ArrayLike, what: str) -> NDArray[np.uint8]:
@@ -288,8 +269,10 @@ def file_digests(
 
     def one(number: int, path: Path) -> bytes:
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
+        except DamagedFile as error:  # a folder, a pipe, a device
+            raise DataError(f"{path}: is no regular file. The dataset lists this image; restore it.") from error
         except OSError as error:
             kind = MissingData if isinstance(error, FileNotFoundError) else DataError
             raise kind(f"{path}: {error.strerror or error}. The dataset lists this image; restore it.") from error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rankbench.errors import DataError, did_you_mean
-from rankbench.images import Array, Ints, array_bytes, arrays_digest, digest_of, frozen, named_arrays
+from rankbench.images import Array, Ints, array_bytes, arrays_digest, check_unmasked, digest_of, frozen, named_arrays
 
 Side = Literal["negate", "swap"]
 BLOCK = 2**20  # pairs worked on at once, where all of them would need several times the memory of the pairs
@@ -156,6 +156,7 @@ class Pairs:
 
 
 def indices(values: ArrayLike, what: str) -> Array:
+    check_unmasked(values, f"pairs: {what}")
     array = np.asarray(values)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise DataError(f"pairs: {what} must be one-dimensional integers, not {array.shape} {array.dtype}.")
@@ -166,6 +167,7 @@ def indices(values: ArrayLike, what: str) -> Array:
 
 
 def labels(values: ArrayLike) -> NDArray[np.int8]:
+    check_unmasked(values, "pairs: label")
     array = np.asarray(values)
     if array.dtype.kind not in "if" and array.size:
         raise DataError(f"pairs: labels of type {array.dtype}; a label is the number +1, -1 or 0 for a tie.")
@@ -176,6 +178,7 @@ def labels(values: ArrayLike) -> NDArray[np.int8]:
 
 
 def weights(values: ArrayLike) -> NDArray[np.float64]:
+    check_unmasked(values, "pairs: weight")
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

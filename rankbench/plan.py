@@ -167,6 +167,8 @@ class Planner:
             facets = self.data.facets(choice)
         except BenchmarkError:
             raise
+        except MissingData as error:  # found out by reading: too many of the images that a file lists, say
+            return Known(before, False, missing=str(error))
         except RankbenchError as error:
             return Known(before, False, str(error))
         if facets == []:
@@ -201,7 +203,7 @@ class Planner:
             first.missing = "\n\n".join(filter(None, [absent, absent and self._lacking(column.choice)]))
             first.error = known.error or (built if isinstance(built, str) and not absent else "")
             if not isinstance(built, str) and not known.error:
-                self._fill(first, built, known.sure)
+                self._fill(first, built, known)
             for cell in (first, *map(first.with_seed, seeds[1:])):
                 if cell.key is None:
                     earlier.recall(cell)
@@ -224,14 +226,14 @@ class Planner:
             return ""
         return missing_message(choice, lacking) if lacking else ""
 
-    def _fill(self, cell: PlannedCell, ranker: Ranker, sure: bool) -> None:
+    def _fill(self, cell: PlannedCell, ranker: Ranker, known: Known) -> None:
         try:
             self._resources(cell, ranker)
         except Exception as error:  # a plugin's own code: it spoils its row, not the plan
             plugin = self.registry.find("rankers", cell.ranker["name"])
             cell.error = f"{plugin} cannot be planned: {type(error).__name__}: {error}"
             return
-        self._key(cell, ranker, sure)
+        self._key(cell, ranker, known)
 
     def _ranker(self, table: Mapping[str, Any], where: str) -> Ranker | str:
         """The ranker, or why its package cannot give it: that row's cells fail and the others go on."""
@@ -266,11 +268,11 @@ class Planner:
                 self._sources[kind, name] = self.registry.source(kind, name)
             cell.sources[f"{kind}/{name}"] = self._sources[kind, name]
 
-    def _key(self, cell: PlannedCell, ranker: Ranker, sure: bool) -> None:
+    def _key(self, cell: PlannedCell, ranker: Ranker, known: Known) -> None:
         try:
             lacking = self.data.missing(cell.dataset, cell.pixels)
-            if lacking or not sure:
-                raise MissingData(missing_message(cell.dataset, lacking))
+            if lacking or not known.sure:
+                raise MissingData(known.missing or missing_message(cell.dataset, lacking))
             summary = self.data.summary(cell.dataset, cell.facets)
             features = [key_of(self._feature(cell, choice, summary)) for choice in feature_choices(ranker)]
             files = {name: self._file(file) for name, file in file_parameters(ranker).items()}
@@ -384,11 +386,15 @@ def edit_of(sources: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """Facets of a dataset's problems, None where nobody knows; whether they are `sure` or only an earlier plan's."""
+    """Facets of a dataset's problems, None where nobody knows; whether they are `sure` or only an earlier plan's.
+
+    `error` says what is wrong with the dataset, `missing` what of it was found to be missing as it was read.
+    """
 
     facets: list[dict[str, Any]] | None
     sure: bool
     error: str = ""
+    missing: str = ""
 
 
 class Earlier:

@@ -24,7 +24,7 @@ from rankbench.cell import CORE_RESULTS, key_of
 from rankbench.errors import NotApplicable, PluginError, StoreError
 from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
 from rankbench.files import canonical_json, once, read_state, write_folder, write_state
-from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, file_digests
+from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, file_digests, masked
 from rankbench.pairs import Pairs, hold_out
 from rankbench.plugin import Feature, FeatureChoice, Features, File, Rows, Run, State
 from rankbench.registry import Registry, plain, resolved
@@ -472,7 +472,10 @@ def extracted(feature: Feature, images: Images, rows: Ints, run: CellRun) -> Ite
         view = images.take(
             padded, names=feature.by_name, columns=(), inputs=[n for n in feature.inputs if n in images.inputs]
         )
-        found = np.asarray(feature.extract(view, run.door))
+        given = feature.extract(view, run.door)
+        if said := masked(given):
+            raise PluginError(f"{run.who}: extract: {said}; a masked value is no number.")
+        found = np.asarray(given)
         if found.ndim != 2 or len(found) != size or found.dtype != np.float32 or width not in (None, found.shape[1]):
             raise PluginError(
                 f"{run.who}: extract must give ({size}, {width or 'd'}) float32, not {found.shape} {found.dtype}."

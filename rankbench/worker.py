@@ -37,7 +37,7 @@ from rankbench.errors import (
     raised_at,
 )
 from rankbench.files import read_json, write_file
-from rankbench.images import Images, Ints
+from rankbench.images import Images, Ints, masked
 from rankbench.loading import Data, DatasetChoice
 from rankbench.machine import PeakMemory, device_name, host, versions
 from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices
@@ -389,6 +389,8 @@ def compared(ranker: Ranker, problem: Problem, name: str, images: Images, positi
 
 def checked(values: Any, count: int, what: str, images: Images | None) -> NDArray[np.float64]:
     """What a ranker gave, as (count,) float64. PluginError for another shape or a number that is not finite."""
+    if said := masked(values):
+        raise PluginError(f"{what}: {said}; a masked value is no number.")
     array = np.asarray(values)
     if array.shape != (count,) or array.dtype.kind not in "fiu":
         raise PluginError(f"{what} must give ({count},) float64, not {array.shape} {array.dtype}.")

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import rankbench
-from rankbench.errors import UnreadableImage
+from rankbench.errors import PluginError, UnreadableImage
 from rankbench.images import array_bytes, digest_order, frozen
+from rankbench.worker import checked
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
 
@@ -79,6 +80,7 @@ def test_exif_rotation_is_a_policy_and_part_of_the_fingerprint(tmp_path):
     assert as_stored.fingerprint != upright.fingerprint
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp", "tif", "webp", "ppm"])
 def test_whatever_is_broken_in_a_file_it_is_an_unreadable_image(tmp_path, ending):
     path = tmp_path / f"broken.{ending}"
@@ -389,3 +391,22 @@ def test_taking_one_image_costs_nothing_for_the_others():
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_masked_value_is_a_missing_one_and_a_mask_that_hides_nothing_is_fine():
+    scores = np.ma.masked_invalid([0.1, np.nan, 0.3, np.nan])
+    with pytest.raises(rankbench.DataError) as raised:
+        rankbench.Images.from_arrays(list(NOISE), columns={"score": scores})
+    assert str(raised.value) == (
+        "images.columns 'score': 2 of 4 values are masked (first: row 1); a masked value is a missing one. Leave it "
+        "out, or fill it in."
+    )
+    votes = np.ma.array(np.arange(8).reshape(4, 2), mask=np.arange(8).reshape(4, 2) == 6)
+    with pytest.raises(rankbench.DataError, match=r"images.inputs 'votes': 1 of 8 values is masked \(first: row 3\)"):
+        rankbench.Images.from_arrays(list(NOISE), inputs={"votes": votes})
+    whole = np.ma.array([1.0, 2.0, 3.0, 4.0], mask=[False] * 4)
+    kept = rankbench.Images.from_arrays(list(NOISE), columns={"score": whole}).columns["score"]
+    assert (type(kept), kept.tolist()) == (np.ndarray, [1, 2, 3, 4])
+    with pytest.raises(PluginError, match=r"^ranker x: score: 1 of 3 values is masked \(first: row 0\); a mas"):
+        checked(np.ma.array([1.0, 2.0, 3.0], mask=[True, False, False]), 3, "ranker x: score", None)
+    assert checked(whole, 4, "ranker x: score", None).tolist() == [1, 2, 3, 4]

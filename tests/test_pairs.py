@@ -278,3 +278,17 @@ def test_many_judgements_of_one_pair_are_one_component():
 def test_a_share_is_between_0_and_1(share):
     with pytest.raises(rankbench.DataError, match="holdout: share must be between 0 and 1"):
         hold_out(random_pairs(), 400, share, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["left", "right", "label", "weight", "votes"])
+def test_a_masked_value_in_pairs_is_a_missing_one(name):
+    arrays = {"left": [0, 1, 2], "right": [1, 2, 0], "label": [1, -1, 0], "weight": [1.0, 2.0, 3.0], "votes": [1, 2, 3]}
+
+    def built(mask):
+        given = {**arrays, name: np.ma.array(arrays[name], mask=mask)}
+        return rankbench.Pairs(*(given[n] for n in ("left", "right", "label", "weight")), columns={"v": given["votes"]})
+
+    assert built(False).label.tolist() == [1, -1, 0]
+    assert type(built([False] * 3).weight) is np.ndarray
+    with pytest.raises(rankbench.DataError, match=r"^pairs.*: 1 of 3 values is masked \(first: row 2\); a masked"):
+        built([False, False, True])

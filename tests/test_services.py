@@ -125,6 +125,7 @@ def test_a_feature_that_was_not_declared_is_refused(tmp_path, asked, message):
         ("flat", r"extract must give \(4, d\) float32, not \(4,\) float32"),
         ("short", r"extract must give \(4, d\) float32, not \(3, 3\) float32"),
         ("wide", r"extract must give \(4, [36]\) float32, not \(4, [36]\) float32"),
+        ("masked", r"extract: \d+ of 12 values (is|are) masked \(first: row \d\)"),
         ("nan", r"extract gave NaN or infinity for array \d+"),
     ],
 )

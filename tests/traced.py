@@ -50,6 +50,8 @@ class Level(rankbench.Feature):
             found[found[:, 0] > 100, 0] = np.nan
         if self.bad == "wide" and found[0, 0] > 100:
             return np.repeat(found, 2, axis=1)
+        if self.bad == "masked":
+            return np.ma.array(found, mask=found > 100)
         return {"double": found.astype(float), "flat": found[:, 0], "short": found[1:]}.get(self.bad, found)
 
 

@@ -5,13 +5,15 @@ Whatever is wrong with a row is reported with file, line, value and remedy; noth
 
 import difflib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 import rankbench
+from rankbench_datasets.listed_images import note_on, rows_of, without_lost
 from rankbench_datasets.manifest_files import Judged, Listing
+from rankbench_datasets.manifest_places import located, respelled
 from rankbench_datasets.manifest_tables import Table, counted
 from rankbench_datasets.sampling import pairs_by_score, seeded, split_images
 from rankbench_datasets.tables import just_written, state
@@ -43,7 +45,9 @@ class Manifest(rankbench.Dataset):
     more; -1 or right; 0 or tie); winner (the path or name of the one that shows more, or left, right, tie); votes_left,
     votes_right and optionally votes_tie (counts: the side with more wins, a draw or mostly tie votes make a tie).
     Comma-separated UTF-8 with one header line; other columns are ignored, but not one that looks like a misspelt name.
-    Parquet needs the package pyarrow.
+    Parquet needs the package pyarrow. Paths stay inside the folder: no `..`, none that is absolute; a link that lies
+    in it may lead elsewhere. A name is taken as written, else as one that looks the same (macOS writes é as two
+    characters, Windows separates by a backslash), else as the one file or image that differs in case alone.
     Protocol: one problem per attribute of pairs.csv (facet `attribute`), else one. Without pairs.csv, pairs are drawn
     from the scores, inside each split. With neither pairs nor scores the images and their categories are one problem
     without pairs, for features to be fitted on.
@@ -52,6 +56,7 @@ class Manifest(rankbench.Dataset):
     by images. Where neither file has one, images are split at random, and facet `split` = 0, 1, … numbers the splits;
     or, with `folds`, put into so many folds at random. Pairs between two sides of a split by images are left out, and a
     note says how many: about a third at random 80:20. A split column that suits the pairs keeps more of them.
+    Up to 5 % of the images may be absent: they are left out with their pairs.
     Known problems: `rankbench data check manifest --folder FOLDER` finds them: pairs that contradict each other, images
     in no pair, parts that were never compared, images in training and in a test.
 
@@ -81,6 +86,10 @@ class Manifest(rankbench.Dataset):
         files = [file for path in paths for file in (path, path.with_suffix(".parquet")) if file.is_file()]
         everything = rankbench.Need(root, True, GET)  # with all that lies in it, so that a changed image is noticed
         return [*(rankbench.Need(file, True, GET) for file in files), everything]
+
+    def counts(self, root):
+        data = read(root)
+        return respelled(data.images, data.files)
 
     def problems(self, root):
         data = read(root)
@@ -138,29 +147,32 @@ class Manifest(rankbench.Dataset):
 
     def _build(self, data, facets):
         listed = data.images
-        images = rankbench.Images(
-            [data.root / path for path in listed.paths], names=listed.names, columns=listed.columns, exif=self.exif
-        )
+        there = np.array([file is not None for file in data.files])
+        paths = [data.root / (file or path) for file, path in zip(data.files, listed.paths, strict=True)]
+        images = rankbench.Images(paths, names=listed.names, columns=listed.columns, exif=self.exif)
         rng = seeded(self.seed, facets.get("split", 0))
         split = self._sides(data, facets, rng)
         train_images = np.flatnonzero(split == "train") if split is not None else None
-        notes = ()
+        notes = note_on(there)
         if data.pairs:
             pairs = data.pairs.merged() if self.merge else data.pairs
             parts, dropped = pairs.parts(facets.get("attribute"), split, facets.get("fold"))
             if dropped:
                 sides = "a training and a test image" if len(set(split)) == 2 else "images of two splits"
-                notes = (
+                notes += (
                     f"{dropped} of {dropped + sum(map(len, parts.values()))} pairs join {sides} and were left out",
                 )
         elif "score" in listed.columns:
             parts = self._drawn(listed.columns["score"], split, rng)
         else:
-            return rankbench.Problem(images, train_images=np.arange(len(images)) if split is None else train_images)
+            train_images = np.arange(len(images)) if split is None else train_images
+            images, train_images, _ = left_over(images, train_images, {}, there, data.root)
+            return rankbench.Problem(images, train_images=train_images, notes=notes)
         where = f"{data.root}" + "".join(f", {key} {value}" for key, value in facets.items())
         check_parts(where, parts, data.judged and misspelt_attribute(data.judged, facets.get("attribute")))
         if not self.overlap:
             check_overlap(where, images, parts, train_images)
+        images, train_images, parts = left_over(images, train_images, parts, there, where)
         return rankbench.Problem(
             images,
             parts.pop("train"),
@@ -180,10 +192,26 @@ class Manifest(rankbench.Dataset):
         }
 
 
+def left_over(images, train_images, parts, there, where):
+    """Images, training images and pairs without the images that are not there."""
+    if there.all():
+        return images, train_images, parts
+    row = rows_of(there)
+    parts = {name: without_lost(pairs, row, where, images.names) for name, pairs in parts.items()}
+    if train_images is not None:
+        train_images = row[train_images][row[train_images] >= 0]
+    return images.take(there), train_images, parts
+
+
 def read(root):
-    """Both files, read and checked; once for all problems, unless one of them was written just now."""
+    """Both files, read and checked, and where the images lie.
+
+    The files are read once for all problems, unless one of them was written just now.
+    MissingData where more images are not there than may be.
+    """
     states = tuple(state(root / f"{name}.{kind}") for name in FILES for kind in ("csv", "parquet"))
-    return parsed.__wrapped__(root, states) if any(map(just_written, states)) else parsed(root, states)
+    data = parsed.__wrapped__(root, states) if any(map(just_written, states)) else parsed(root, states)
+    return replace(data, files=located(root, data.images))
 
 
 @lru_cache(maxsize=1)
@@ -195,7 +223,6 @@ def parsed(root, states):
     if tables["pairs"]:
         check_judgement(tables["pairs"])
     images = Listing.of_images(tables["images"]) if tables["images"] else Listing.of_pairs(tables["pairs"])
-    images.check_files(root)
     for table in filter(None, tables.values()):
         check_splits(table)
     sided = [table.file.name for table in filter(None, tables.values()) if {"split", "fold"} & set(table.columns)]
@@ -288,12 +315,16 @@ def misspelt_attribute(table, attribute):
 
 @dataclass(frozen=True)
 class Data:
-    """Both files, read and checked; `pairs` and the table `judged` they come from are None without pairs.csv."""
+    """Both files, read and checked; `pairs` and the table `judged` they come from are None without pairs.csv.
+
+    `files` are those of the images, below `root`; None for one that is not there.
+    """
 
     root: object
     images: object
     pairs: object
     judged: object
+    files: object = None
 
     @property
     def given_folds(self):

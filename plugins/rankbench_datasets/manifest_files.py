@@ -1,13 +1,12 @@
 """What a manifest's tables say: the images in the order of their paths, and the pairs as arrays."""
 
-import difflib
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 
 import rankbench
-from rankbench_datasets.manifest_tables import counted
+from rankbench_datasets.manifest_places import Several, Spellings, check_inside, look, plain
+from rankbench_datasets.manifest_tables import nearest
 
 LABELS = {
     "+1": 1, "1": 1, "1.0": 1, "left": 1,
@@ -21,21 +20,23 @@ SIDES = {"left": 1, "right": -1, "tie": 0}
 class Listing:
     """The images in the order of their paths, so that the order of lines changes nothing.
 
-    Attributes: paths, relative; names, or None; columns (score, category); split and fold (n,) or None; row_of, where a
-    path or name of the file is; table and order, which line each image came from.
+    Attributes: paths, relative; texts, all that the file writes for each; names; columns (score, category); split and
+    fold (n,) or None; rows, which image a path or name means; table and order, which line each image came from.
     """
 
     paths: list
+    texts: list
     names: list
     columns: dict
     split: object
     fold: object
-    row_of: dict
+    rows: object
     table: object
     order: object
 
     @classmethod
     def of_images(cls, table):
+        check_inside(table, "path")
         texts = table.columns["path"]
         paths = [plain(text) for text in texts]
         check_unique(table, "path", paths)
@@ -52,43 +53,34 @@ class Listing:
         split, fold = table.array("split"), table.array("fold")
         return cls(
             [paths[k] for k in order],
+            [(texts[k],) for k in order],
             [names[k] if "name" in table.columns else paths[k] for k in order],
             {name: values[order] for name, values in columns.items() if values is not None},
             None if split is None else split[order],
             None if fold is None else fold[order],
-            {key: int(place[k]) for key, k in row_of.items()},
+            Spellings({key: int(place[k]) for key, k in row_of.items()}),
             table,
             order,
         )
 
     @classmethod
     def of_pairs(cls, table):
+        for side in ("left", "right"):
+            check_inside(table, side)
         seen = {}
         for k, texts in enumerate(zip(table.columns["left"], table.columns["right"], strict=True)):
             for text in texts:
                 seen.setdefault(text, k)
-        first = {}
-        for text, k in seen.items():
-            first.setdefault(plain(text), k)
-        paths = sorted(first)
-        row_of = {path: k for k, path in enumerate(paths)}
-        return cls(paths, paths, {}, None, None, row_of, table, [first[path] for path in paths])
-
-    def check_files(self, root):
-        """DataError if image files are not there: how many, and the first line that lists one."""
-        missing = [k for k, path in enumerate(self.paths) if not (root / path).is_file()]
-        if missing:
-            line, path = min((self.order[k], self.paths[k]) for k in missing)
-            raise self.table.wrong(
-                line,
-                f"image {path!r} is not in {root} ({len(missing)} of {counted(len(self.paths), 'listed image')} not "
-                "there). Put it there, or correct its path",
-            )
-
-
-def plain(path):
-    """One spelling of a relative path: ./a//b.png is a/b.png."""
-    return PurePosixPath(path).as_posix()
+        alike = {}
+        for text in seen:
+            alike.setdefault(look(text), []).append(text)  # what looks the same is one image
+        groups = {plain(texts[0]): texts for texts in alike.values()}
+        paths = sorted(groups)
+        rows = Spellings({text: k for k, path in enumerate(paths) for text in groups[path]})
+        return cls(
+            paths, [groups[path] for path in paths], paths, {}, None, None, rows, table,
+            [seen[groups[path][0]] for path in paths],
+        )  # fmt: skip
 
 
 def check_unique(table, column, values):
@@ -127,12 +119,14 @@ class Judged:
     @staticmethod
     def _rows(table, images, side):
         texts = table.columns[side]
-        row_of = {text: images.row_of.get(text, images.row_of.get(plain(text))) for text in set(texts)}
+        row_of = {}
+        for k, text in enumerate(texts):
+            if text not in row_of:
+                row_of[text] = row_in(table, images, k, f"{side} image", text)
+            if row_of[text] is None:
+                remedy = "Add it to images.csv, or correct it" + nearest(text, images.rows.values)
+                raise table.wrong(k, f"{side} image {text!r} is no path or name in images.csv. {remedy}")
         rows = [row_of[text] for text in texts]
-        if None in rows:
-            k = rows.index(None)
-            remedy = "Add it to images.csv, or correct it" + nearest(texts[k], images.row_of)
-            raise table.wrong(k, f"{side} image {texts[k]!r} is no path or name in images.csv. {remedy}")
         return np.array(rows)
 
     def merged(self):
@@ -213,7 +207,7 @@ def labels_of(table, left, right, images):
         return label
     label = []
     for k, text in enumerate(table.columns["winner"]):
-        row = images.row_of.get(text, images.row_of.get(plain(text)))
+        row = row_in(table, images, k, "winner", text)
         if row not in (left[k], right[k]) and text.lower() not in SIDES:
             both = " nor ".join(repr(table.columns[side][k]) for side in ("left", "right"))
             raise table.wrong(
@@ -223,7 +217,9 @@ def labels_of(table, left, right, images):
     return label
 
 
-def nearest(text, known):
-    """` (did you mean …?)`; searched only among the first few thousand, as it is slow."""
-    close = difflib.get_close_matches(text, list(known)[:5000], 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def row_in(table, images, k, what, text):
+    """The row of the image that a name means, None where it means none; DataError where it may mean two."""
+    try:
+        return images.rows.find(text)
+    except Several as several:
+        raise table.wrong(k, f"{what} {text!r} {several}") from None

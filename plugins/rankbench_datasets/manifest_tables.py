@@ -3,6 +3,7 @@
 import csv
 import difflib
 import io
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -150,3 +151,9 @@ def check_header(where, header, known, required):
 def counted(number, noun):
     """`1 pair`, `2 pairs`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def nearest(text, known):
+    """` (did you mean …?)`; searched only among the first few thousand, as it is slow."""
+    close = difflib.get_close_matches(text, list(itertools.islice(known, 5000)), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
