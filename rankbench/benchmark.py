@@ -270,7 +270,7 @@ def parsed(text: str, where: str) -> Table:
         raise BenchmarkError(f"{where}: is not valid TOML: {str(error)[:LONGEST_LABEL]}.") from error
     except RecursionError as error:
         raise BenchmarkError(f"{where}: tables or lists are nested more than {DEEPEST} levels deep.") from error
-    except ValueError as error:  # a number of thousands of digits, a date that no calendar has
+    except ValueError as error:  # a number of thousands of digits
         raise BenchmarkError(f"{where}: holds a value that cannot be read: {error}.") from error
     waiting: list[tuple[Any, int, str]] = [(raw, 0, "")]
     while waiting:

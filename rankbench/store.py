@@ -12,7 +12,10 @@ No file is appended to or rewritten in place. Merging two stores is copying one 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
+import re
 import time
 import uuid
 import zipfile
@@ -39,6 +42,7 @@ from rankbench.images import frozen
 from rankbench.pairs import Pairs
 
 Record = dict[str, Any]
+LONGEST_NAME = 255  # bytes of a folder's name
 EMPTY_MODEL = {"kept": True, "bytes": 0}
 
 
@@ -213,7 +217,7 @@ class ResultStore:
             return int(newest["number"])
         number = 1 + max([int(path.stem) for path in self._plans(benchmark)], default=0)
         while True:
-            path = self.root / "plans" / benchmark / f"{number:06d}.json"
+            path = self._plan_folder(benchmark) / f"{number:06d}.json"
             if write_file(path, json.dumps({**plan, "number": number}, indent=1, sort_keys=True), replace=False):
                 return number
             number += 1  # another runner took it
@@ -228,12 +232,24 @@ class ResultStore:
         return None
 
     def _plans(self, benchmark: str) -> list[Path]:
-        numbered = (self.root / "plans" / benchmark).glob("[0-9]*.json")
+        numbered = self._plan_folder(benchmark).glob("[0-9]*.json")
         return sorted((path for path in numbered if path.stem.isdecimal()), key=lambda path: int(path.stem))
+
+    def _plan_folder(self, benchmark: str) -> Path:
+        return self.root / "plans" / folder_name(benchmark)
 
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks that were ever run into this store."""
         return sorted(path.name for path in (self.root / "plans").glob("*") if self.plan(path.name) is not None)
+
+
+def folder_name(benchmark: str) -> str:
+    """Name of the folder of a benchmark's plans: its own, or where no folder may be called so, one that differs."""
+    usable = benchmark.strip(". ") and not re.search(r"[\x00-\x1f\x7f/\\\ud800-\udfff]", benchmark)
+    if usable and len(os.fsencode(benchmark)) <= LONGEST_NAME:
+        return benchmark
+    digest = hashlib.sha256(benchmark.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', benchmark).strip('._')[:80] or 'plan'}-{digest}"
 
 
 def whole_record(path: Path) -> Record | None:
