@@ -160,7 +160,8 @@ class Benchmark(msgspec.Struct, forbid_unknown_fields=True):
             raise BenchmarkError(f'{where} needs a name: {{ name = "…" }}.')
 
     def _check(self, where: str) -> None:
-        for what, entries in (("column", self.column), ("row", self.row)):
+        listed: dict[str, list[Any]] = {"column": self.column, "row": self.row}
+        for what, entries in listed.items():
             if not entries:
                 raise BenchmarkError(f"{where}: has no [[{what}]].")
             seen: set[tuple[str, str | None]] = set()
