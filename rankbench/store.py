@@ -160,6 +160,10 @@ class ResultStore:
         attempts = sorted(p for p in (self.root / "failures" / key).glob("*/record.json") if p.parent.name[0] != ".")
         return next(filter(None, map(whole_record, reversed(attempts))), None)
 
+    def failure_file(self, key: str) -> Path | None:
+        """Where the last failed attempt is recorded, with its traceback and what its plugin printed; or None."""
+        return max((p for p in (self.root / "failures" / key).glob("[!.]*/record.json")), default=None)
+
     # -- test sets
 
     def save_test(self, test: TestSet) -> str:
