@@ -155,7 +155,7 @@ def print_plan(result: Any, as_json: bool) -> None:
                     click.echo(f"    {cell.title}")
                 if len(some) > 20:
                     click.echo(f"    … and {len(some) - 20} more (--json lists all)")
-    print_causes(cells, err=False)
+    print_causes(result, err=False)
 
 
 def print_result(result: Any, form: str) -> None:
@@ -171,7 +171,7 @@ def print_result(result: Any, form: str) -> None:
         f"{result.plan.fitted} fitted in this run.",
         err=True,
     )
-    print_causes(cells, err=True)
+    print_causes(result, err=True)
     stale = sum(cell.status == "stale" for cell in cells)
     if stale:
         click.echo(
@@ -187,13 +187,14 @@ def which(result: Any) -> str:
     return "" if only == "*" else f" of rows that match {only!r}"
 
 
-def print_causes(cells: Any, err: bool) -> None:
+def print_causes(result: Any, err: bool) -> None:
     """What went wrong, each cause once."""
     from rankbench.reasons import failures, lacking
 
-    causes = failures(cells)
+    cells = result.cells
+    causes = failures(cells, result.runner.store)
     for whose, reason in causes[:10]:
-        click.echo(f"Failed{whose}: {reason}", err=err)
+        click.echo(f"Failed{whose}: " + reason.replace("\n", "\n  "), err=err)
     if len(causes) > 10:
         click.echo(f"… and {len(causes) - 10} more causes; `--dry-run --json` lists every cell.", err=err)
     for reason in lacking(cells):
@@ -343,30 +344,37 @@ def plugins(context: click.Context, /, as_json: bool) -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @where
-@click.option("--only", default="*", metavar="GLOB", help="Only cells of rows whose label matches.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def why(file: Path, as_json: bool, **options: Any) -> None:
-    """Say why each cell is stored, stale or to do.
+@click.option("--only", default="*", metavar="GLOB", help="Each cell of the rows whose label matches.")
+@click.option("--all", "every", is_flag=True, help="Each cell of all rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print each cell as JSON.")
+def why(file: Path, every: bool, as_json: bool, **options: Any) -> None:
+    """Count cells by why they are stored, stale, failed or to do.
 
-    Of a cell to do: which part of its key differs from the nearest stored cell.
+    With --only or --all: that of each cell; of a failed one, the file with its traceback and what its plugin printed;
+    of one to do, which part of its key differs from the nearest stored cell.
     """
     from rankbench.benchmark import Benchmark
-    from rankbench.reasons import reasons
+    from rankbench.reasons import reasons, summary
     from rankbench.runner import Options, Runner
 
     runner = Runner(Options(**options))
     warn(runner.registry)
     plan = runner.plan(Benchmark.read(file))
-    found = reasons(runner.planner, runner.selected(plan))
+    cells = runner.selected(plan)
     if as_json:
+        found = reasons(runner.planner, cells)
         click.echo(
             json.dumps(
                 [{"cell": c.title, "key": c.key, "status": c.status, "why": text} for c, text in found], indent=1
             )
         )
         return
-    for cell, text in found:
-        click.echo(f"{cell.title}: {cell.status}\n    " + text.replace("\n", "\n    "))
+    click.echo("\n".join(summary(runner.planner, cells)))
+    if every or options["only"] != "*":
+        for cell, text in reasons(runner.planner, cells):
+            click.echo(f"{cell.title}: {cell.status}\n    " + text.replace("\n", "\n    "))
+    else:
+        click.echo("`--only GLOB` tells more of each cell of the rows that match, `--all` of every cell.")
 
 
 @main.command(name="check-plugin")

@@ -7,6 +7,8 @@ import os
 import traceback
 from collections.abc import Collection
 
+LONGEST_WORD, MOST_WORDS = 200, 1000  # what a suggestion is looked for, and among how many
+
 
 class RankbenchError(Exception):
     """Anything rankbench tells its user about on purpose."""
@@ -77,5 +79,7 @@ def did_you_mean(word: str, known: list[str]) -> str:
     """` Did you mean 'x'?` for the closest known word, or an empty string."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if len(word) > LONGEST_WORD or len(known) > MOST_WORDS:  # comparing takes the product of the lengths
+        return ""
+    close = difflib.get_close_matches(word, [one for one in known if len(one) <= LONGEST_WORD], n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""

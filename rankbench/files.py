@@ -37,6 +37,7 @@ HEARTBEAT = 2.0  # seconds between signs of life of a claim
 SILENCE = 20.0  # seconds without one after which a claim is taken over
 CHECKSUMS = "checksums.json"  # of every other file of a folder
 LARGEST_JSON = 256 * 2**20  # bytes; a JSON file of ours that is larger is none
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 MARK = "state/"
 ARRAYS = "__arrays__"  # in state.json, how many arrays lie beside it
 REMEDIES = {
@@ -53,7 +54,7 @@ REMEDIES = {
 
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return CANONICAL.encode(value)
 
 
 @contextlib.contextmanager

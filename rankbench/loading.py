@@ -72,12 +72,16 @@ class Data:
         self._datasets: dict[str, Dataset] = {}
         self._needs: dict[str, list[Need]] = {}
         self._state: dict[str, str] = {}
+        self._sources: dict[str, str] = {}  # digests of the datasets' sources: each costs a millisecond
+        self._summaries: dict[Path, dict[str, Any]] = {}
         self._recent: dict[str, Problem] = {}  # the last few problems, the latest at the end
 
     def look_again(self) -> None:
         """Forget what was seen of the folders: files may have come, gone or changed since."""
         self._needs.clear()
         self._state.clear()
+        self._sources.clear()
+        self._summaries.clear()
         self._recent.clear()
 
     def dataset(self, choice: DatasetChoice) -> Dataset:
@@ -151,9 +155,14 @@ class Data:
     def summary(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> dict[str, Any]:
         """What planning needs to know of a problem, remembered: fingerprint, sizes, digests for learned features."""
         path = self._memo_path(choice, {"facets": dict(facets)})
+        if path not in self._summaries:
+            self._summaries[path] = self._summary(path, choice, facets)
+        return dict(self._summaries[path])
+
+    def _summary(self, path: Path, choice: DatasetChoice, facets: Mapping[str, Any]) -> dict[str, Any]:
         known = recalled(path, dict)
         if known is not None:
-            return dict(known)
+            return known
         problem = self.problem(choice, facets)
         tests = {}
         for name, pairs in problem.tests.items():
@@ -181,8 +190,10 @@ class Data:
 
     def forget(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> None:
         """Drop what is remembered of a problem, because it turned out to be another."""
+        path = self._memo_path(choice, {"facets": dict(facets)})
+        self._summaries.pop(path, None)
         with contextlib.suppress(OSError):  # a cache that cannot be written
-            self._memo_path(choice, {"facets": dict(facets)}).unlink()
+            path.unlink()
 
     def fitting(self, problem: Problem, lost: NDArray[np.bool_] | None = None) -> Fitting:
         """Training images of a problem, for a learned feature."""
@@ -224,11 +235,13 @@ class Data:
         place = canonical_json([folder, choice.description])
         if place not in self._state:
             self._state[place] = key_of({"state": [state_of(need.path) for need in self.needs(choice)]})
+        if choice.name not in self._sources:
+            self._sources[choice.name] = self.registry.source("datasets", choice.name)
         parts = {
             "format": 2,  # of what is remembered
             "core_results": CORE_RESULTS,
             "dataset": choice.description,
-            "source": self.registry.source("datasets", choice.name),
+            "source": self._sources[choice.name],
             "folder": folder,
             "state": self._state[place],
             **about,

@@ -127,7 +127,7 @@ class Page:
 
     def __init__(self, table: Table, style: Style) -> None:
         self.table, self.style = table, style
-        self.footnotes: list[str] = []
+        self.footnotes: dict[str, int] = {}  # each with its number
         self.title = self._text(table.title)
         self.sources = list(dict.fromkeys(e.reported.source for row in table.entries for e in row if e.reported))
         self.shown = self._columns()
@@ -181,11 +181,7 @@ class Page:
         return Place(decimal(entry.reported.value, head), signs=self._refer(source))
 
     def _refer(self, notes: list[str]) -> str:
-        numbers = []
-        for text in notes:
-            if text not in self.footnotes:
-                self.footnotes.append(text)
-            numbers.append(self.footnotes.index(text) + 1)
+        numbers = [self.footnotes.setdefault(text, len(self.footnotes) + 1) for text in notes]
         return self.style.raised(",".join(map(str, sorted(numbers)))) if numbers else ""
 
     def _about_numbers(self) -> list[str]:

@@ -18,10 +18,11 @@ from pathlib import Path
 def source_digest(module: str, packages: frozenset[str]) -> str:
     """Hex digest of `module` and all it imports from the top-level `packages` of its distribution."""
     seen: dict[str, str] = {}
+    folders: dict[str, list[str]] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = module_path(name)
+        path = module_path(name, folders)
         if name in seen or path is None or not path.is_file():
             continue
         digest, imported = read_module(path, path.stat().st_mtime_ns, name, path.name == "__init__.py")
@@ -30,8 +31,16 @@ def source_digest(module: str, packages: frozenset[str]) -> str:
     return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()
 
 
-def module_path(name: str) -> Path | None:
-    """Where a module's source lies, or None (not Python, or not there)."""
+def module_path(name: str, folders: dict[str, list[str]] | None = None) -> Path | None:
+    """Where a module's source lies, or None (not Python, or not there).
+
+    Args: folders, where the packages lie that were met so far, by full name; added to.
+    """
+    known = {} if folders is None else folders
+    parent, _, last = name.rpartition(".")
+    if parent in known:
+        spec = importlib.machinery.PathFinder.find_spec(last, known[parent])
+        return None if spec is None else source_of(spec.origin)
     top = sys.modules.get(name.split(".")[0])  # an import hook may have found what the path does not show
     loaded = getattr(top, "__path__", None)
     search: list[str] | None = None
@@ -43,6 +52,12 @@ def module_path(name: str) -> Path | None:
         if spec is None:
             return None
         origin, search = spec.origin, list(spec.submodule_search_locations or [])
+        if search:
+            known[".".join(name.split(".")[: depth + 1])] = search
+    return source_of(origin)
+
+
+def source_of(origin: str | None) -> Path | None:
     return Path(origin) if origin and origin.endswith(".py") else None
 
 

@@ -14,9 +14,11 @@ named, once, and counts as not there; a run computes it again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -66,6 +68,7 @@ from rankbench.records import Record as Record
 
 LARGEST_TEST = 2**32  # bytes
 AGAIN = "`rankbench run` computes its cell again."
+LONGEST_NAME = 255  # bytes of a folder's name
 EMPTY_MODEL = {"kept": True, "bytes": 0}
 
 
@@ -279,6 +282,10 @@ class ResultStore:
                 return Record(found[0])
         return None
 
+    def failure_file(self, key: str) -> Path | None:
+        """Where the last failed attempt is recorded, with its traceback and what its plugin printed; or None."""
+        return max((p for p in (self.root / "failures" / key).glob("[!.]*/record.json")), default=None)
+
     # -- test sets
 
     def save_test(self, test: TestSet) -> str:
@@ -382,7 +389,7 @@ class ResultStore:
             return int(newest["number"])
         number = 1 + max([int(path.stem) for path in self._plans(benchmark)], default=0)
         while True:
-            path = self.root / "plans" / benchmark / f"{number:06d}.json"
+            path = self._plan_folder(benchmark) / f"{number:06d}.json"
             if write_file(path, sealed({**plan, "number": number}), replace=False):
                 return number
             number += 1  # another runner took it
@@ -397,9 +404,12 @@ class ResultStore:
         return None
 
     def _plans(self, benchmark: str) -> list[Path]:
-        folder = self.root / "plans" / benchmark
+        folder = self._plan_folder(benchmark)
         numbered = [name for name in listed(folder) if name.endswith(".json") and name[:-5].isdecimal()]
         return [folder / name for name in sorted(numbered, key=lambda name: (len(name.lstrip("0")), name))]
+
+    def _plan_folder(self, benchmark: str) -> Path:
+        return self.root / "plans" / folder_name(benchmark)
 
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks that were ever run into this store."""
@@ -437,6 +447,15 @@ def unpacked(found: Mapping[str, Any], images: list[str] | None, sided: Mapping[
     return TestSet(
         pairs, frozen(found["digests"], "digests"), None if images is None else tuple(images), parts["image/"]
     )
+
+
+def folder_name(benchmark: str) -> str:
+    """Name of the folder of a benchmark's plans: its own, or where no folder may be called so, one that differs."""
+    usable = benchmark.strip(". ") and not re.search(r"[\x00-\x1f\x7f/\\\ud800-\udfff]", benchmark)
+    if usable and len(os.fsencode(benchmark)) <= LONGEST_NAME:
+        return benchmark
+    digest = hashlib.sha256(benchmark.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', benchmark).strip('._')[:80] or 'plan'}-{digest}"
 
 
 def spelled(record: Record) -> str:

@@ -42,6 +42,7 @@ from rankbench.loading import Data, DatasetChoice
 from rankbench.machine import PeakMemory, device_name, host, versions
 from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices
 from rankbench.plugin import Features, Ranker
+from rankbench.printed import Printed
 from rankbench.problem import Problem
 from rankbench.registry import Registry
 from rankbench.seeding import seed_everything
@@ -101,7 +102,7 @@ class Fitter:
 
     def __init__(self, shop: Workshop, task: Task, emit: Emit) -> None:
         self.shop, self.task, self.emit = shop, task, emit
-        self.clock, self.process = Clock(), os.getpid()
+        self.clock, self.process, self.printed = Clock(), os.getpid(), Printed()
         self.curves: list[dict[str, float]] = []
         self.holdouts: list[dict[str, Any]] = []
         self.feature_seconds: dict[str, float] = {}
@@ -188,6 +189,7 @@ class Fitter:
             "message": message,
             "phase": self.where,
             "traceback": "".join(traceback.format_exception(error)),
+            "output": self.printed.tail(),
         }
 
     # -- fitting

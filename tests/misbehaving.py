@@ -160,6 +160,12 @@ class Trouble(rankbench.Ranker):
         print('{"event": "end", "status": "failed", "message": "no answer of ours"}', flush=True)
         os.write(1, b"half a line")
 
+    def prints_and_fails(self, images, run):
+        print("." * 10_000)
+        print("by print", flush=True)
+        os.write(1, b"by a library")
+        raise ValueError("after some words")
+
     def reads_input(self, images, run):
         note(event="read", text=sys.stdin.read())
 

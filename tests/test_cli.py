@@ -235,7 +235,13 @@ def test_why_names_the_part_that_differs(lab, toy):
     text = lab.command("why", "toy.toml", "--only", "Level").stdout
     assert "Truth" not in text
     assert "Level · dots attribute=bright · seed 0: to do\n    not stored; the nearest" in text
-    assert "ranker.parameters.values[1]: 2.0 there, 3.0 here" in text
+    told = lab.command("why", "toy.toml").stdout
+    assert told.startswith("3 cells: 2 to do, 1 done\n  2 to do: the first of them, Level · dots attribute=bright · ")
+    assert "differs from the nearest stored cell" in told
+    assert "`--only GLOB` tells more of each cell of the rows that match, `--all` of every cell." in told
+    every = lab.command("why", "toy.toml", "--all").stdout
+    assert text.partition("\nLevel")[2] in every
+    assert "Truth · dots attribute=bright: done\n    stored as" in every
     answers = json.loads(lab.command("why", "toy.toml", "--json").stdout)
     assert [answer["status"] for answer in answers] == ["done", "to do", "to do"]
     assert answers[0]["why"].startswith(f"stored as {answers[0]['key'][:12]}")

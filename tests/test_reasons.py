@@ -3,15 +3,17 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from tiny_runs import stored_before
+from tiny_runs import TinyRuns, stored_before
 
 from rankbench.benchmark import Benchmark
 from rankbench.cell import key_of
 from rankbench.loading import DatasetChoice
 from rankbench.plan import PlannedCell
-from rankbench.reasons import failures, flat, lacking, reasons
+from rankbench.printed import TAIL
+from rankbench.reasons import SCREEN, excerpt, failures, flat, lacking, reasons, summary, told_in
 from rankbench.runner import Options, Runner
 
 TOY = """
@@ -140,3 +142,70 @@ def test_failures_missing_data_and_dashes_say_why(lab, why):
 
 def test_nested_values_become_dotted_paths():
     assert flat({"a": {"b": [1, {"c": None}], "d": []}, "e": {}}) == {"a.b[0]": 1, "a.b[1].c": None, "a.d": []}
+
+
+# -- in summary
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.mark.parametrize("name", ["viral", "attributes", "popularity", "ablation", "classical", "networks-small"])
+def test_a_table_without_data_is_explained_on_one_screen(tmp_path, name):
+    runner = Runner(Options(data=tmp_path, results=tmp_path, cache=tmp_path, device="cpu"))
+    plan = runner.plan(Benchmark.read(BENCHMARKS / f"{name}.toml"))
+    lines = summary(runner.planner, plan.cells)
+    assert len(lines) <= 22
+    assert lines[0].startswith(f"{len(plan.cells)} cells: ")
+    counts = [int(line.split()[0].replace(",", "")) for line in lines[1:] if line[2:3].isdigit()]
+    assert sum(counts) == len(plan.cells), "every cell has a reason"
+    assert any("missing data: dataset" in line for line in lines)
+
+
+def test_reasons_are_counted_with_a_way_on(lab):
+    names = ("boom", "refuses", "weightless")
+    text = TOY + "".join(f'[[row]]\nlabel = "{name}"\nranker = "{name}"\n' for name in names)
+    lab.run(text)
+    added = '[[row]]\nlabel = "New"\nranker = "chance"\n'
+    lab.edit("return self.sign * grey(images)", "return grey(images) * self.sign")
+    runner = Runner(Options(**lab.places, device="cpu"))
+    plan = runner.plan(Benchmark.read(lab.file(text.replace("[1, 2, 6]", "[1, 2, 7]") + added)))
+    lines = summary(runner.planner, plan.cells)
+    assert lines[0] == "6 cells: 1 failed, 1 missing data, 2 stale, 2 to do"
+    assert lines[1].startswith("  1 failed: ValueError: boom (dots_plugins.py, line ")
+    (failed,) = (cell.key for cell in plan.cells if cell.status == "failed")
+    (file,) = lab.results.glob(f"failures/{failed}/*/record.json")
+    assert lines[2] == f"      Traceback and what was printed: {file}"
+    assert lines[3:5] == ["  1 missing data: weights.pt: not found.", "      Put it there."]
+    assert lines[5] == "  1 stale: the source of rankers/brightness has changed since"
+    assert lines[6] == "  1 stale: the source of rankers/refuses has changed since"
+    assert lines[7].startswith("  1 to do: Level · dots attribute=bright · seed 0 differs from the nearest stored ")
+    assert lines[7].endswith(" of row 'Level', in ranker.parameters.values[2]")
+    assert lines[8:] == ["  1 to do: nothing is stored of ranker 'chance'"]
+
+
+def test_a_thousand_reasons_fit_a_screen(lab):
+    runner = Runner(Options(**lab.places, device="cpu"))
+    (cell, *_) = runner.plan(Benchmark.read(lab.file(TOY))).cells
+    cells = [replace(cell, status="failed", reason=f"reason {k}\n" + "more\n" * 50, key=None) for k in range(1000)]
+    lines = summary(runner.planner, cells)
+    assert len(lines) == SCREEN + 2
+    assert lines[-1] == f"  … and {1000 - SCREEN} more reasons"
+    assert excerpt("a\nb\nc\nd\ne", 4) == ["a", "b", "… 2 lines more", "e"]
+
+
+def test_a_failed_cell_keeps_the_end_of_what_its_plugin_printed_and_names_the_file(tmp_path, monkeypatch):
+    """Through one worker process: what Python prints and what a library writes, and nothing of the cell before."""
+    tiny = TinyRuns(tmp_path, monkeypatch)
+    rows = {how: {"name": "trouble", "how": how} for how in ("prints_and_fails", "raises")}
+    result = tiny.run(rows)
+    records = {cell.row: json.loads(tiny.store.failure_file(cell.key).read_text()) for cell in result.cells}
+    output = records["prints_and_fails"]["error"]["output"]
+    assert output.endswith("by print\nby a library")
+    assert len(output) == TAIL
+    assert "in prints_and_fails" in records["prints_and_fails"]["error"]["traceback"]
+    assert records["raises"]["error"]["output"] == ""
+    for cell in result.cells:
+        place = f"\nTraceback and what was printed: {tiny.store.failure_file(cell.key)}"
+        assert [text for _, text in failures([cell], tiny.store)] == [cell.reason + place]
+    (found,) = reasons(result.runner.planner, result.cells[:1])
+    assert found[1] == f"failed: {result.cells[0].reason}{told_in(tiny.store, result.cells[0])}"
