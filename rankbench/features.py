@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -281,28 +282,39 @@ class RowView:
 
 
 class StoredRows(RowView):
-    """Rows over memory-mapped chunks, read when indexed; L2-normalised on the way out if asked for."""
+    """Rows over memory-mapped chunks, read when indexed; L2-normalised on the way out if asked for.
+
+    Where they lie is no attribute, as plugins are handed them: chunks hold other images' rows, and paths lead on.
+    """
 
     def __init__(self, chunks: Chunks | Sequence[NDArray[Any]], where: NDArray[np.int64], normalize: bool) -> None:
-        self._chunks, self._where, self._normalize = chunks, where, normalize
+        STORED[self] = (chunks, where)
+        self._normalize = normalize
         first = chunks[int(where[0, 0]) if len(where) else 0] if len(chunks) else np.zeros((0, 0), np.float32)
         self.shape: tuple[int, ...] = (len(where), *first.shape[1:])
         self.dtype: np.dtype[Any] = first.dtype
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        asked = self._where[rows]
+        chunks, places = STORED[self]
+        asked = places[rows]
         where = asked.reshape(-1, 2)
         out = np.empty((len(where), *self.shape[1:]), self.dtype)
         for chunk in np.unique(where[:, 0]):
             mask = where[:, 0] == chunk
-            out[mask] = self._chunks[int(chunk)][where[mask, 1]]
+            out[mask] = chunks[int(chunk)][where[mask, 1]]
         return self._normalized(out).reshape(*asked.shape[:-1], *self.shape[1:])
+
+    def __reduce__(self) -> Any:  # for the processes of a training
+        return StoredRows, (*STORED[self], self._normalize)
 
     def _normalized(self, rows: NDArray[Any]) -> NDArray[Any]:
         if not self._normalize:
             return rows
         length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         return np.asarray(rows / np.where(length > 0, length, 1)[:, None].astype(rows.dtype))
+
+
+STORED: WeakKeyDictionary[StoredRows, tuple[Chunks | Sequence[NDArray[Any]], NDArray[np.int64]]] = WeakKeyDictionary()
 
 
 class SideBySide(RowView):

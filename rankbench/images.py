@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from rankbench.decoding import BROKEN, DEFAULT_SETTINGS, decoded, undecodable
 from rankbench.errors import DamagedFile, DataError, MissingData, NotApplicable, counted, did_you_mean
 from rankbench.files import open_regular
+from rankbench.sealed import Sealed, opened
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -392,7 +393,7 @@ class Images(Sequence[NDArray[np.uint8]]):
     @property
     def has_content(self) -> bool:
         """Whether there are pixels to decode, not names alone."""
-        return not isinstance(self._content, NameContent)
+        return not isinstance(opened(self._content), NameContent)
 
     @property
     def digests(self) -> NDArray[np.uint8]:
@@ -413,7 +414,7 @@ class Images(Sequence[NDArray[np.uint8]]):
 
     def describe(self, row: int) -> str:
         """Where image `row` came from, for a message; its number alone in a view that withholds names."""
-        return self._content.describe(int(self._rows[row])) if self._told else f"image {row}"
+        return opened(self._content).describe(int(self._rows[row])) if self._told else f"image {row}"
 
     def take(
         self,
@@ -426,8 +427,9 @@ class Images(Sequence[NDArray[np.uint8]]):
         """A view of some images (indices or a mask), with only the named columns and inputs (None: all of them)."""
         rows = positions(rows, len(self))
         view = Images.__new__(Images)
-        view._content, view.exif, view._told = self._content, self.exif, self._told and names
-        view._rows = self._rows[rows]
+        view.exif, view._told, view._rows = self.exif, self._told and names, self._rows[rows]
+        whole = view._told and columns is None
+        view._content = self._content if whole else Sealed(opened(self._content), view._rows)
         view._digests = None if self._digests is None else read_only(self._digests[rows])
         view.names = tuple(self.names[row] for row in rows) if names and self.names is not None else None
         kept = self.columns if columns is None else {name: self.columns[name] for name in columns}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rankbench.errors import DataError, NotApplicable, counted
 from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, digest_order
 from rankbench.pairs import Pairs, coin, indices, sorted_pairs
+from rankbench.sealed import alone
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,10 @@ class Problem:
     @staticmethod
     def _declared(pairs: Pairs, inputs: Iterable[str]) -> Pairs:
         kept = Pairs._with(pairs, slice(None), pairs.left, pairs.right, pairs.label)
-        kept.inputs = MappingProxyType({k: v for k, v in pairs.inputs.items() if k in set(inputs)})
+        kept.inputs = MappingProxyType({k: alone(v) for k, v in pairs.inputs.items() if k in set(inputs)})
+        kept.columns = MappingProxyType({k: alone(v) for k, v in pairs.columns.items()})
+        kept.label = None if kept.label is None else alone(kept.label)
+        kept.weight = None if kept.weight is None else alone(kept.weight)
         return kept
 
     def judged(self, lost: NDArray[np.bool_] | None = None, inputs: Iterable[str] = ()) -> tuple[Images, Ints]:

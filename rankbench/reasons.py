@@ -131,7 +131,7 @@ def grouped(planner: Planner, cells: Sequence[PlannedCell]) -> list[tuple[str, s
             by_reason.setdefault((cell.status, str(cell.ranker["name"])), []).append(cell)
     stored = Stored(planner.store) if any(status == TODO for status, _ in by_reason) else None
     order = {status: at for at, status in enumerate((FAILED, MISSING, STALE, TODO, NOT_APPLICABLE))}
-    found: list[str] = []
+    found: list[tuple[str, str, list[PlannedCell]]] = []
     for (status, text), some in sorted(by_reason.items(), key=lambda one: (order[one[0][0]], -len(one[1]))):
         if status == TODO and stored is not None:
             text = why_to_do(text, some, stored) if len(found) < SCREEN else text

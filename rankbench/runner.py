@@ -10,6 +10,7 @@ import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from rankbench.plan import (
 )
 from rankbench.progress import Progress
 from rankbench.registry import Registry
+from rankbench.scratch import scratch_root, sweep
 from rankbench.store import ResultStore
 from rankbench.supervisor import Slots
 from rankbench.worker import Workshop, load_registry
@@ -94,6 +96,11 @@ class Runner:
     def __repr__(self) -> str:
         return f"<Runner of {self.options}>"
 
+    @cached_property
+    def scratch(self) -> Path:
+        """Where plugins at work have their private folders."""
+        return scratch_root(self.options.cache_root, self.store.root)
+
     def plan(self, benchmark: Benchmark) -> Plan:
         """What there is to do; stores nothing but memos in the cache."""
         labels = [row.label for row in benchmark.row]
@@ -146,6 +153,7 @@ class Runner:
         self._sweep_cache()
         if gpus is None:
             gpus = visible_gpus(options.device, options.gpus)
+        sweep(self.scratch)
         tasks = [self._task(plan, cell, bool(gpus)) for cell in due]
         threads = options.jobs or os.cpu_count() or 1
         slots = Slots(tasks, threads, gpus, Progress([cell.row for cell in due], options.quiet), self.store)
@@ -207,6 +215,7 @@ class Runner:
             "data": str(options.data_root),
             "results": str(self.store.root),
             "cache": str(options.cache_root),
+            "scratch": str(self.scratch),
             "plugins": list(options.plugins),
         }
         ours = key_of({"results": place["results"]})[:8]  # a run into other results works in a folder of its own
@@ -239,7 +248,7 @@ class Runner:
             "gpus": cell.gpu,
             "gpu": None,
             "timeout": cell.timeout,
-            "folder": str(options.cache_root / "running" / f"{cell.key}-{edit_of(cell.sources)[:12]}-{ours}"),
+            "folder": str(self.scratch / f"{cell.key}-{edit_of(cell.sources)[:12]}-{ours}"),
             "keep": benchmark.keep,
             "first_seed": cell.seed in (None, benchmark.seeds[0]),
             "replace": cell.damaged or cell.status in (STALE, DONE, NOT_APPLICABLE),

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.cell import CORE_RESULTS, key_of
+from rankbench.door import Door
 from rankbench.errors import NotApplicable, PluginError, StoreError
 from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
 from rankbench.files import canonical_json, once, read_state, write_folder, write_state
@@ -28,6 +29,7 @@ from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, f
 from rankbench.pairs import Pairs, hold_out
 from rankbench.plugin import Feature, FeatureChoice, Features, File, Rows, Run, State
 from rankbench.registry import Registry, plain, resolved
+from rankbench.sealed import same_source
 
 Log = Callable[[float, dict[str, float]], None]
 Ids = Callable[[Images], NDArray[np.uint8]]
@@ -134,6 +136,12 @@ class Services:
     root: Path = Path()
     memo: DigestMemo | None = None
     stores: dict[str, RowStore] = field(default_factory=dict)
+    scratch: Path | None = None  # where private folders lie; by default in the cache
+
+    def private(self, kind: str, key: str) -> Path:
+        """The private folder of whoever builds this: of this cache alone, as others build the same in theirs."""
+        ours = key_of({"cache": str(self.cache)})[:8]
+        return (self.scratch or self.cache / "running") / f"{kind}-{key}-{ours}.run"
 
     def located(self, plugin: Any) -> None:
         """Tell a plugin's file parameters where they are."""
@@ -269,7 +277,7 @@ class CellRun:
     def _rows(self, images: Images, choice: FeatureChoice) -> StoredRows:
         feature, parts = self._feature(choice)
         self.services.located(feature)
-        folder = self.services.cache / "features" / f"{key_of(parts)}.run"
+        folder = self.services.private("features", key_of(parts))
         run = replace(self.apart(int(parts["parameters"].get("seed", 0)), folder), declared=Features(), fit_digest=None)
         run.who, run.source = str(self.services.registry.find("features", choice.name)), parts["source"]
         run.version, run.files = parts["version"], file_parameters(feature)
@@ -292,7 +300,7 @@ class CellRun:
 
     def _fill(self, store: RowStore, images: Images, ids: Ids, compute: Callable[[Images], Compute]) -> bool:
         """Rows for every image of the problem, the first time one of them is asked for; True if this was it."""
-        ours = images._content is self.scope._content
+        ours = same_source(images, self.scope)
         if ours and str(store.folder) in self.filled:
             return False
         wanted = self._scoped(images)
@@ -319,14 +327,14 @@ class CellRun:
 
     def _scoped(self, images: Images) -> Images:
         """All images of the problem but the unreadable ones, if these images belong to it; else these."""
-        if images._content is not self.scope._content:
+        if not same_source(images, self.scope):
             return images
         scope = self.scope if self.lost is None else self.scope.take(np.flatnonzero(~self.lost))
         return scope if np.isin(images._rows, scope._rows).all() else self._named(images)
 
     def _named(self, images: Images) -> Images:
         """The same images with the names and inputs that were withheld from the ranker."""
-        if images._content is not self.scope._content:
+        if not same_source(images, self.scope):
             return images
         order = np.argsort(self.scope._rows)
         return self.scope.take(order[np.searchsorted(self.scope._rows, images._rows, sorter=order)])
@@ -353,7 +361,7 @@ class CellRun:
             **self._read(declared),
         }
         key = key_of(parts)
-        run = self.apart(int(key[:15], 16), self.services.cache / "shared" / f"{key}.run")
+        run = self.apart(int(key[:15], 16), self.services.private("shared", key))
         run.declared = declared
         with self.clock.phase("shared"):
             return self._once("shared", parts, name, lambda: build(run.door), run)
@@ -394,48 +402,6 @@ class CellRun:
                 tell(step, numbers)
         self.told.add(key)
         return state
-
-
-class Door:
-    """The Run a plugin gets: its services and nothing behind them, where names, columns and tests are."""
-
-    __slots__ = ("_run", "device", "seed", "threads")
-
-    def __init__(self, run: CellRun) -> None:
-        self._run = run
-        self.seed, self.device, self.threads = run.seed, run.device, run.threads
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """Generator seeded from the seed."""
-        return self._run.rng
-
-    @property
-    def folder(self) -> Path:
-        """Private folder, made when asked for."""
-        return self._run.folder
-
-    def features(self, images: Images, names: Features | Sequence[Any] | str) -> Rows:
-        """(n, d) float32 rows of the named features."""
-        return self._run.features(images, names)
-
-    def pixels(self, images: Images, size: int, fit: Fit = "stretch") -> Rows:
-        """(n, size, size, 3) uint8."""
-        return self._run.pixels(images, size, fit)
-
-    def log(self, step: float, **numbers: float) -> None:
-        """Store a point of the curves."""
-        self._run.log(step, **numbers)
-
-    def holdout(self, images: Images, pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
-        """Pairs to fit and pairs held out."""
-        return self._run.holdout(images, pairs, share)
-
-    def shared(
-        self, name: str, parameters: Mapping[str, Any], build: Callable[[Run], State], features: Features | None = None
-    ) -> State:
-        """An artefact several cells need, built once."""
-        return self._run.shared(name, parameters, build, features)
 
 
 def image_ids(images: Images) -> NDArray[np.uint8]:

@@ -42,6 +42,7 @@ PREFERRED = {  # where the user's environment says nothing else
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
+PLACES = ("HF_HOME", "TMPDIR", "TORCH_HOME", "XDG_CACHE_HOME")  # variables that may name a folder relative to ours
 GRACE = 2.0  # seconds an idle worker is given to end by itself
 TAIL = 8192  # bytes of a dead worker's output that its failure record keeps
 
@@ -232,9 +233,10 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
 
     Args: threads, of its libraries; gpu, ids of its GPUs, as CUDA_VISIBLE_DEVICES has them.
     """
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    paths = os.pathsep.join(map(os.path.abspath, sys.path))  # the worker stands in another folder
     own = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": gpu or ""}
     own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats itself only with a fixed workspace
+    own |= {name: os.path.abspath(os.environ[name]) for name in PLACES if os.environ.get(name)}
     return {**PREFERRED, **os.environ, **own}
 
 
@@ -246,13 +248,15 @@ class Worker:
         try:
             handle, name = tempfile.mkstemp(dir=logs, suffix=".log")
             self.log = Path(name)
+            self.folder = tempfile.mkdtemp(dir=logs)  # where it works: a relative path leads a plugin to no results
             with os.fdopen(handle, "wb") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "rankbench.worker"],  # -P: no module of the folder we stand in
+                    # -P: no module of the folder we stand in
+                    [sys.executable, "-P", "-m", "rankbench.worker", self.folder],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env=environment(*kind),
+                    env={**environment(*kind), "PWD": self.folder},
                     start_new_session=True,  # Ctrl-C is the runner's to handle
                 )
         except OSError as error:
@@ -276,6 +280,7 @@ class Worker:
         """When the process ends, so does whatever it started: nothing keeps its output open."""
         self.process.wait()
         self._signal_group()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def alive(self) -> bool:
         """Whether the process still runs."""

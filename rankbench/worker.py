@@ -78,7 +78,8 @@ class Workshop:
         registry = registry or load_registry(place["plugins"])
         root, cache = Path(place["data"]), Path(place["cache"])
         data = Data(registry, root, cache)
-        return cls(registry, data, ResultStore(place["results"]), Services(registry, cache, root, data.memo))
+        services = Services(registry, cache, root, data.memo, scratch=Path(place["scratch"]))
+        return cls(registry, data, ResultStore(place["results"]), services)
 
 
 def load_registry(modules: list[str]) -> Registry:
@@ -160,6 +161,8 @@ class Fitter:
         if record["status"] == FAILED:
             self._store_failure(record)
             return record
+        for test, _ in self.tests.values() if record["status"] == DONE else ():
+            self.shop.store.save_test(test)  # only now: what lies on disk while a cell is fitted, a plugin can read
         keep, first = self.task["keep"], self.task["first_seed"]
         self.shop.store.save(
             self.task["key"],
@@ -218,8 +221,6 @@ class Fitter:
                 self.shop.data.forget(choice, self.task["facets"])
                 raise DataError(f"dataset {choice.label} changed since the run was planned; run it again.")
             self.tests = self.shop.tests(problem)
-            for test, _ in self.tests.values():
-                self.shop.store.save_test(test)
         while True:
             try:
                 ranker, outcomes = self._attempt(problem)
@@ -447,9 +448,10 @@ def execute(shop: Workshop, task: Task, emit: Emit = lambda event: None, wait: b
         claim.release()
 
 
-def main() -> None:
-    """Serve cells until standard input ends."""
+def main(folder: str) -> None:
+    """Serve cells until standard input ends, standing in this folder."""
     faulthandler.enable()
+    os.chdir(folder)
     tasks, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -493,4 +495,4 @@ def leave() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -1,10 +1,21 @@
 """What every test may ask for."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from dots import Lab
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_scratch_at_home():
+    """Private folders of plugins lie in a temporary place, never in the home of whoever runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="rankbench-tests-") as name:
+        os.environ["RANKBENCH_SCRATCH"] = name
+        yield
+        del os.environ["RANKBENCH_SCRATCH"]
 
 
 @pytest.fixture

@@ -444,7 +444,7 @@ def test_an_artefact_is_built_once_for_all_processes(tmp_path):
     said = [worker.communicate(timeout=60)[0] for worker in workers]
     assert said[0] == said[1] != ""
     assert lines(tmp_path / "log") == ["built"]
-    assert not list((tmp_path / "cache" / "shared").glob("*.run"))
+    assert list((tmp_path / "cache").glob("**/shared-*")) == []
 
 
 def test_an_artefact_does_not_depend_on_the_cell_that_came_first(tmp_path):
@@ -634,13 +634,11 @@ def test_a_private_folder_is_removed_by_the_process_that_does_the_work_alone(tmp
     )
     images, _ = problem.training()
     run.features(images, ["level"])
-    (store,) = (tmp_path / "cache" / "features").glob("*")
     run.shared("words", {}, lambda inner: {"x": str(inner.folder)})
-    (words,) = (tmp_path / "cache" / "shared").glob("*/state.json")
     _, key = run._feature(run.declared[0])
     for scratch in (
-        store.parent / f"{key_of(key)}.run",
-        words.parent.with_name(Path(run.shared("words", {}, None)["x"]).name),
+        run.services.private("features", key_of(key)),
+        Path(run.shared("words", {}, None)["x"]),
     ):
         assert not scratch.exists()
         scratch.mkdir()  # another process is at work in it

@@ -131,7 +131,7 @@ def test_runs_into_other_results_do_not_share_a_private_folder(tiny, tmp_path):
         assert only(tiny.run(rows, results=results)).status == "done"
     folders = [note["path"] for note in tiny.notes("folder")]
     assert len(set(folders)) == 3
-    assert {os.path.dirname(path) for path in folders} == {str(tiny.cache / "running")}
+    assert {os.path.dirname(path) for path in folders} == {os.environ["RANKBENCH_SCRATCH"]}
     assert not any(os.path.exists(path) for path in folders)
 
 

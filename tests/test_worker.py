@@ -239,11 +239,12 @@ def test_a_plugin_edited_between_plan_and_fit_fails_the_cell(tiny):
 # ----------------------------------------------------------------------------------------------------- private folder
 
 
-def test_the_private_folder_survives_a_kill_and_is_removed_on_success(tiny):
+def test_the_private_folder_survives_a_kill_and_is_removed_on_success(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKBENCH_SCRATCH", str(tmp_path / "scratch"))
     rows = {"checkpoints": {"name": "trouble", "how": "keeps-checkpoints"}}
     first = only(tiny.run(rows))
     assert first.status == "failed"
-    (folder,) = (tiny.cache / "running").glob(f"{first.key}*")
+    (folder,) = (tmp_path / "scratch").glob(f"{first.key}*")
     assert (folder / "checkpoints").read_text() == "x"
     second = only(tiny.run(rows))
     assert second.status == "done"
