@@ -107,7 +107,7 @@ class Runner:
         return [cell for cell in plan.cells if fnmatch.fnmatchcase(cell.row, self.options.only)]
 
     def due(self, plan: Plan) -> list[PlannedCell]:
-        """The cells to fit now, each key once, cells of one problem side by side."""
+        """The cells to fit now, each key once: together those that one process may serve, then those of one problem."""
         statuses = {TODO}
         if self.options.retry:
             statuses |= {FAILED, MISSING}  # a cell whose data is known to be missing has no key yet
@@ -121,8 +121,11 @@ class Runner:
                 due.setdefault(cell.key, cell)
         order: dict[str, int] = {}
         for cell in plan.cells:
-            order.setdefault(str(cell.parts.get("problem")), len(order))
-        return sorted(due.values(), key=lambda cell: order[str(cell.parts["problem"])])
+            for what in (str(cell.distributions), str(cell.parts.get("problem"))):
+                order.setdefault(what, len(order))
+        return sorted(
+            due.values(), key=lambda cell: (order[str(cell.distributions)], order[str(cell.parts["problem"])])
+        )
 
     def _lost_images(self, cell: PlannedCell) -> bool:
         """Whether a stored cell was computed without images that could not be read."""
@@ -223,6 +226,7 @@ class Runner:
             "device": "cuda" if cell.gpu and gpus else "cpu",
             "gpus": cell.gpu,
             "gpu": None,
+            "distributions": cell.distributions,
             "timeout": cell.timeout,
             "folder": str(options.cache_root / "running" / f"{cell.key}-{edit_of(cell.sources)[:12]}-{ours}"),
             "keep": benchmark.keep,

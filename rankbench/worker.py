@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankbench.ambient import Ambient
 from rankbench.cell import Outcome, TestSet
 from rankbench.errors import (
     DataError,
@@ -113,6 +114,7 @@ class Fitter:
     def work(self) -> Record:
         """Fit, score and store. Returns the record, stored as a success or as a failure."""
         began, peak = time.time(), PeakMemory()
+        ambient = Ambient(self.shop.registry.packages(), self.task["threads"])
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         record: Record = {**self.task["about"], "started": started, "began": began}
         outcomes: dict[str, Outcome] = {}
@@ -127,6 +129,8 @@ class Fitter:
             record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
         except (Exception, SystemExit) as error:
             record |= {"status": FAILED, "error": self._error(error)}
+        if left := ambient.left():
+            record["left_changed"] = left
         ended = time.time()
         record |= {"phases": self.clock.phases, "wall_seconds": ended - began, "ended": ended}
         record |= {"peak_memory_bytes": peak.read(), "peak_memory_of": peak.whose}
@@ -181,8 +185,7 @@ class Fitter:
     def _error(self, error: BaseException) -> dict[str, Any]:
         message = str(error)
         if not isinstance(error, RankbenchError):
-            packages = frozenset().union(*(plugin.packages for plugin in self.shop.registry.plugins.values()))
-            message = f"{type(error).__name__}: {error}{raised_at(error, packages)}"
+            message = f"{type(error).__name__}: {error}{raised_at(error, self.shop.registry.packages())}"
         return {
             "type": type(error).__name__,
             "message": message,
@@ -478,7 +481,9 @@ def main() -> None:
         tell = partial(emit, task["key"])
         record = execute(shop, task, tell, task.get("wait", False))
         lines.task_done()
-        tell({"event": "end", "status": record["status"], "message": record.get("error", {}).get("message", "")})
+        replace = record["status"] == FAILED or bool(record.get("left_changed"))
+        message = record.get("error", {}).get("message", "")
+        tell({"event": "end", "status": record["status"], "message": message, "replace": replace})
 
 
 def leave() -> None:
