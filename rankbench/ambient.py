@@ -88,24 +88,21 @@ class Ambient:
         if not self._libraries:
             return
         self._libraries -= 1
-        if name in OF_MODULES:
-            self._arrived()
         if not self._libraries:
             self._take_over(snapshot(BY_IMPORTS))
+        if name in OF_MODULES:  # last: reading may import more
+            self._arrived(name)
 
-    def _arrived(self) -> None:
+    def _arrived(self, module: str) -> None:
         """A library's own state counts from its import on."""
-        for words, trait in BY_WORDS.items():
-            if words not in self.before and trait.there():
-                self.before[words] = trait.value()
+        self.before |= {trait.words: trait.value() for trait in TRAITS if trait.module == module}
 
     def _take_over(self, now: Snapshot) -> None:
         for words, value in now.items():
-            at = self._at.get(words, value)
+            at, known = self._at.get(words, value), self.before.get(words)
             if same(at, value):
                 continue
-            known = self.before.get(words)
-            if isinstance(known, Mapping) and isinstance(value, Mapping):
+            if isinstance(known, Mapping) and isinstance(at, Mapping) and isinstance(value, Mapping):
                 names = changed_names(at, value)
                 kept = {key: one for key, one in known.items() if key not in names}
                 self.before[words] = {**kept, **{key: value[key] for key in names if key in value}}

@@ -214,6 +214,17 @@ def decimals() -> tuple[Any, ...]:
     return (context.prec, context.rounding, context.Emin, context.Emax)
 
 
+def put_decimals(wanted: tuple[Any, ...], now: Any) -> None:
+    context = sys.modules["decimal"].getcontext()
+    context.prec, context.rounding, context.Emin, context.Emax = wanted
+
+
+def start_method() -> str:
+    """The default where none was chosen: that it was asked for is no change."""
+    library = sys.modules["multiprocessing"]
+    return str(library.get_start_method(allow_none=True) or library.get_all_start_methods()[0])
+
+
 def module_globals() -> dict[str, dict[str, Any]]:
     """What names mean in the modules that every cell goes through."""
     return {name: vars(module).copy() for name, module in watched(len(sys.modules))}
@@ -292,10 +303,11 @@ PROCESS = [
         by_imports=True,
     ),
     Trait(
-        "the locale", lambda: locale.setlocale(locale.LC_ALL), lambda wanted, now: locale.setlocale(locale.LC_ALL, wanted)
+        "the locale", lambda: locale.setlocale(locale.LC_ALL),
+        lambda wanted, now: locale.setlocale(locale.LC_ALL, wanted),
     ),
     Trait("the time zone", lambda: (time.tzname, time.timezone), lambda wanted, now: time.tzset()),
-    Trait("the decimal context", decimals, module="decimal"),
+    Trait("the decimal context", decimals, put_decimals, module="decimal"),
     Trait(
         "logging (root level, what is off)",
         lambda: (sys.modules["logging"].root.level, sys.modules["logging"].root.manager.disable),
@@ -307,7 +319,7 @@ PROCESS = [
     ),
     Trait(
         "the start method of multiprocessing",
-        lambda: sys.modules["multiprocessing"].get_start_method(allow_none=True),
+        start_method,
         lambda wanted, now: sys.modules["multiprocessing"].set_start_method(wanted, force=True),
         module="multiprocessing", by_imports=True,
     ),
@@ -317,10 +329,10 @@ PROCESS = [
 # ------------------------------------------------------------------------------------------------------ NumPy, Pillow
 
 
-def openers() -> dict[str, Any]:
-    """Formats that Pillow reads by other code than its own: its own come as they are needed."""
+def put_openers(wanted: dict[str, Any], now: Any) -> None:
     opened = sys.modules["PIL.Image"].OPEN
-    return {name: entry for name, entry in opened.items() if not entry[0].__module__.startswith("PIL.")}
+    opened.clear()
+    opened.update(wanted)
 
 
 def flag(module: str, path: str, words: str, **more: Any) -> Trait:
@@ -374,7 +386,7 @@ PILLOW = [
     flag("PIL.Image", "MAX_IMAGE_PIXELS", "PIL.Image.MAX_IMAGE_PIXELS"),
     flag("PIL.Image", "open", "PIL.Image.open"),
     flag("PIL.ImageFile", "ImageFile.load", "PIL.ImageFile.ImageFile.load"),
-    Trait("Pillow's reader of", openers, module="PIL.Image"),
+    Trait("Pillow's reader of", lambda: dict(sys.modules["PIL.Image"].OPEN), put_openers, "PIL.Image", by_imports=True),
 ]
 
 # -------------------------------------------------------------------------------------------------------------- torch
@@ -391,6 +403,10 @@ def torch(words: str, get: str, put: str = "") -> Trait:
 
     back = (lambda wanted, now: called(put, wanted)) if put else None
     return Trait(f"torch's {words}", lambda: called(get), back, module="torch")
+
+
+def put_device(wanted: Any, now: Any) -> None:
+    sys.modules["torch"].set_default_device(None if wanted.type == "cpu" else wanted)
 
 
 def put_determinism(wanted: tuple[bool, bool], now: Any) -> None:
@@ -415,7 +431,7 @@ def autocast() -> dict[str, Any]:
 TORCH_THREADS = "torch's number of threads"
 TORCH = [
     torch("default dtype", "get_default_dtype", "set_default_dtype"),
-    torch("default device", "get_default_device"),
+    Trait("torch's default device", lambda: sys.modules["torch"].get_default_device(), put_device, module="torch"),
     torch("recording of gradients", "is_grad_enabled", "set_grad_enabled"),
     torch("inference mode", "is_inference_mode_enabled"),
     torch("search for anomalies", "is_anomaly_enabled", "set_anomaly_enabled"),
@@ -429,7 +445,9 @@ TORCH = [
     torch("flash attention", "backends.cuda.flash_sdp_enabled", "backends.cuda.enable_flash_sdp"),
     torch("attention by sums", "backends.cuda.math_sdp_enabled", "backends.cuda.enable_math_sdp"),
     torch(
-        "memory-efficient attention", "backends.cuda.mem_efficient_sdp_enabled", "backends.cuda.enable_mem_efficient_sdp"
+        "memory-efficient attention",
+        "backends.cuda.mem_efficient_sdp_enabled",
+        "backends.cuda.enable_mem_efficient_sdp",
     ),
     *(
         flag("torch", f"backends.{path}", f"torch.backends.{path}")
