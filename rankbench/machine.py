@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from rankbench.errors import BenchmarkError
@@ -84,33 +81,3 @@ def host() -> dict[str, Any]:
     """Host and kind of machine."""
     system = f"{platform.system()} {platform.machine()}"
     return {"host": platform.node(), "machine": system, "cpus": os.cpu_count()}
-
-
-class PeakMemory:
-    """Peak resident memory since it was made: the cell's where the system can reset the mark, else the process's.
-
-    Attributes: before, bytes the process held when it was made, None where the system does not tell.
-    """
-
-    def __init__(self) -> None:
-        self.whose, self.before = "cell", status_bytes("VmRSS")
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            self.whose = "process"
-
-    def read(self) -> int:
-        """Bytes."""
-        if self.whose == "cell" and (peak := status_bytes("VmHWM")) is not None:
-            return peak
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def status_bytes(name: str) -> int | None:
-    """A line of what the system says of this process; None where it says nothing."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return None

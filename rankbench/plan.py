@@ -50,6 +50,7 @@ class PlannedCell:
     pixels: bool = True
     timeout: float | None = None
     sources: dict[str, str] = field(default_factory=dict)
+    distributions: list[str] = field(default_factory=list)  # whose code it runs, the core's own left out
     inputs: list[str] = field(default_factory=list)
     tests: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -267,6 +268,10 @@ class Planner:
             if (kind, name) not in self._sources:
                 self._sources[kind, name] = self.registry.source(kind, name)
             cell.sources[f"{kind}/{name}"] = self._sources[kind, name]
+        data = [cell.dataset.name, *(dict(choice.fit_on)["name"] for choice in choices if choice.fit_on is not None)]
+        used = [*(tuple(place.split("/", 1)) for place in cell.sources), *(("datasets", name) for name in data)]
+        known = [self.registry.plugins[kind, name] for kind, name in used if (kind, name) in self.registry.plugins]
+        cell.distributions = sorted({plugin.distribution for plugin in known} - {"rankbench"})
 
     def _key(self, cell: PlannedCell, ranker: Ranker, known: Known) -> None:
         try:

@@ -188,6 +188,10 @@ class Registry:
         plugin = self.find(kind, name)
         return build(plugin.load(), parameters, str(plugin))
 
+    def packages(self) -> frozenset[str]:
+        """Top-level packages of all plugins."""
+        return frozenset().union(*(plugin.packages for plugin in self.plugins.values()))
+
     def source(self, kind: str, name: str) -> str:
         """Digest of a plugin's source; empty if it is not installed."""
         plugin = self.plugins.get((kind, name))

@@ -35,7 +35,7 @@ from rankbench.plan import (
 )
 from rankbench.progress import Progress
 from rankbench.registry import Registry
-from rankbench.scratch import scratch_root, sweep
+from rankbench.scratch import scratch_root, sweep_private
 from rankbench.store import ResultStore
 from rankbench.supervisor import Slots
 from rankbench.worker import Workshop, load_registry
@@ -115,7 +115,7 @@ class Runner:
         return [cell for cell in plan.cells if fnmatch.fnmatchcase(cell.row, self.options.only)]
 
     def due(self, plan: Plan) -> list[PlannedCell]:
-        """The cells to fit now, each key once, cells of one problem side by side."""
+        """The cells to fit now, each key once: together those that one process may serve, then those of one problem."""
         statuses = {TODO}
         if self.options.retry:
             statuses |= {FAILED, MISSING}  # a cell whose data is known to be missing has no key yet
@@ -129,8 +129,11 @@ class Runner:
                 due.setdefault(cell.key, cell)
         order: dict[str, int] = {}
         for cell in plan.cells:
-            order.setdefault(str(cell.parts.get("problem")), len(order))
-        return sorted(due.values(), key=lambda cell: order[str(cell.parts["problem"])])
+            for what in (str(cell.distributions), str(cell.parts.get("problem"))):
+                order.setdefault(what, len(order))
+        return sorted(
+            due.values(), key=lambda cell: (order[str(cell.distributions)], order[str(cell.parts["problem"])])
+        )
 
     def _lost_images(self, cell: PlannedCell) -> bool:
         """Whether a stored cell was computed without images that could not be read."""
@@ -153,7 +156,7 @@ class Runner:
         self._sweep_cache()
         if gpus is None:
             gpus = visible_gpus(options.device, options.gpus)
-        sweep(self.scratch)
+        sweep_private(self.scratch)
         tasks = [self._task(plan, cell, bool(gpus)) for cell in due]
         threads = options.jobs or os.cpu_count() or 1
         slots = Slots(tasks, threads, gpus, Progress([cell.row for cell in due], options.quiet), self.store)
@@ -247,6 +250,7 @@ class Runner:
             "device": "cuda" if cell.gpu and gpus else "cpu",
             "gpus": cell.gpu,
             "gpu": None,
+            "distributions": cell.distributions,
             "timeout": cell.timeout,
             "folder": str(self.scratch / f"{cell.key}-{edit_of(cell.sources)[:12]}-{ours}"),
             "keep": benchmark.keep,

@@ -52,7 +52,7 @@ def own_folder(place: Path) -> bool:
     return False
 
 
-def sweep(root: Path) -> None:
+def sweep_private(root: Path) -> None:
     """Remove private folders that were not written to for a month: those of cells that nobody went on with."""
     with contextlib.suppress(OSError):
         for folder in root.iterdir():

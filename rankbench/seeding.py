@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import random
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 import numpy as np
+
+from rankbench.imports import WATCH
 
 
 def seed_everything(seed: int) -> None:
@@ -19,39 +17,5 @@ def seed_everything(seed: int) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
         return
-    LATE.seed = seed
-    if LATE not in sys.meta_path:
-        sys.meta_path.insert(0, LATE)
-
-
-class LateSeed(importlib.abc.MetaPathFinder):
-    """Seeds torch right after its import, with the seed of the cell that imports it: plugins do so within `fit`."""
-
-    seed = 0
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """What the other finders find; its loader seeds."""
-        if name != "torch":
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
-            if spec is not None:
-                break
-        else:
-            return None
-        if spec.loader is not None:
-            self._seeding(spec.loader)
-        return spec
-
-    def _seeding(self, loader: importlib.abc.Loader) -> None:
-        """The loader stays what it was (others look at its type); only its last step does more."""
-        execute = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            module.manual_seed(self.seed)
-
-        loader.exec_module = exec_module  # type: ignore[method-assign]
-
-
-LATE = LateSeed()
+    WATCH.after["torch"] = lambda torch: torch.manual_seed(seed)  # plugins import it within `fit`
+    WATCH.begin()

@@ -26,6 +26,7 @@ from rankbench.errors import NotApplicable, PluginError, StoreError
 from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
 from rankbench.files import canonical_json, once, read_state, write_folder, write_state
 from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, file_digests, masked
+from rankbench.memory import apart
 from rankbench.pairs import Pairs, hold_out
 from rankbench.plugin import Feature, FeatureChoice, Features, File, Rows, Run, State
 from rankbench.registry import Registry, plain, resolved
@@ -169,6 +170,7 @@ class Services:
         """
         folder = self.cache / kind / key_of({"core_results": CORE_RESULTS, **parts})
 
+        @apart()
         def work() -> None:
             state = build()
 
@@ -304,7 +306,8 @@ class CellRun:
         if ours and str(store.folder) in self.filled:
             return False
         wanted = self._scoped(images)
-        store.fill(ids(wanted), compute(wanted))
+        with apart():
+            store.fill(ids(wanted), compute(wanted))
         if ours:
             self.filled.add(str(store.folder))
         return ours

@@ -151,10 +151,12 @@ class Slots:
         finally:
             with self.lock:
                 self.busy.discard(worker)
-                if worker.alive():
+                if worker.alive() and not worker.spent:
                     self.idle.append(worker)
                 else:
                     worker.dismiss()
+            if worker.spent:
+                worker.kill()
         if status == BUSY:
             with self.lock:
                 self.later.append(task)
@@ -167,8 +169,11 @@ class Slots:
         self.progress.finished(task["title"], status, message)
 
     def _worker(self, task: Task) -> Worker:
-        """An idle worker with these threads and this GPU, or a new one: both are fixed when a process starts."""
-        kind = (task["threads"], task["gpu"])
+        """An idle worker with these threads and this GPU, both fixed when a process starts, or a new one.
+
+        One that has served other distributions is none: what a plugin does to its process is its own distribution's.
+        """
+        kind = (task["threads"], task["gpu"], tuple(task["distributions"]))
         with self.lock:
             fitting = [worker for worker in self.idle if worker.kind == kind][:1]
             spare = [] if fitting else self.idle[: max(0, len(self.idle) - self.threads + 1)]
@@ -241,10 +246,14 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
 
 
 class Worker:
-    """A process that fits one cell after another, watched."""
+    """A process that fits one cell after another, watched.
 
-    def __init__(self, kind: tuple[int, str | None], logs: Path) -> None:
-        self.kind = kind
+    Args: kind, its threads, ids of its GPUs, and the distributions whose cells it serves.
+    Attributes: spent, whether its last cell left it unfit for another.
+    """
+
+    def __init__(self, kind: tuple[int, str | None, tuple[str, ...]], logs: Path) -> None:
+        self.kind, self.spent = kind, False
         try:
             handle, name = tempfile.mkstemp(dir=logs, suffix=".log")
             self.log = Path(name)
@@ -256,7 +265,7 @@ class Worker:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env={**environment(*kind), "PWD": self.folder},
+                    env={**environment(*kind[:2]), "PWD": self.folder},
                     start_new_session=True,  # Ctrl-C is the runner's to handle
                 )
         except OSError as error:
@@ -314,6 +323,7 @@ class Worker:
             elif message["event"] == "log":
                 progress.logged(task["title"], message["step"], message["numbers"])
             elif message["event"] == "end":
+                self.spent = bool(message.get("replace"))
                 return message["status"], message["message"]
 
     def _late(self, limit: float, phase: str, began: float, since: int) -> WorkerLost:

@@ -385,6 +385,8 @@ def remark(remarks: Remarks, problem: str, planned: Mapping[str, Any], record: R
         remarks.add(problem, text)
     for text in record.get("remarks", []):
         remarks.add(problem, text)
+    for text in record.get("left_changed", []):
+        remarks.add(problem, f"leaves changed what cells share, and others are kept from it: {text}")
     if record.get("inputs"):
         remarks.add(problem, f"reads evidence given at test time: {', '.join(record['inputs'])}")
 

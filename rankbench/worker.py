@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankbench.ambient import Ambient
 from rankbench.cell import Outcome, TestSet
 from rankbench.errors import (
     DataError,
@@ -39,7 +40,8 @@ from rankbench.errors import (
 from rankbench.files import read_json, write_file
 from rankbench.images import Images, Ints, masked
 from rankbench.loading import Data, DatasetChoice
-from rankbench.machine import PeakMemory, device_name, host, versions
+from rankbench.machine import device_name, host, versions
+from rankbench.memory import PeakMemory
 from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices
 from rankbench.plugin import Features, Ranker
 from rankbench.printed import Printed
@@ -103,7 +105,8 @@ class Fitter:
 
     def __init__(self, shop: Workshop, task: Task, emit: Emit) -> None:
         self.shop, self.task, self.emit = shop, task, emit
-        self.clock, self.process, self.printed = Clock(), os.getpid(), Printed()
+        self.clock, self.memory = Clock(), PeakMemory()
+        self.process, self.printed = os.getpid(), Printed()
         self.curves: list[dict[str, float]] = []
         self.holdouts: list[dict[str, Any]] = []
         self.feature_seconds: dict[str, float] = {}
@@ -114,7 +117,8 @@ class Fitter:
 
     def work(self) -> Record:
         """Fit, score and store. Returns the record, stored as a success or as a failure."""
-        began, peak = time.time(), PeakMemory()
+        began, memory = time.time(), self.memory
+        ambient = Ambient(self.shop.registry.packages(), self.task["threads"])
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         record: Record = {**self.task["about"], "started": started, "began": began}
         outcomes: dict[str, Outcome] = {}
@@ -129,10 +133,12 @@ class Fitter:
             record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
         except (Exception, SystemExit) as error:
             record |= {"status": FAILED, "error": self._error(error)}
+        memory.end()
+        if left := ambient.left():
+            record["left_changed"] = left
         ended = time.time()
         record |= {"phases": self.clock.phases, "wall_seconds": ended - began, "ended": ended}
-        record |= {"peak_memory_bytes": peak.read(), "peak_memory_of": peak.whose}
-        record |= {"memory_bytes_before": peak.before}
+        record |= {"peak_memory_bytes": memory.peak, "peak_memory_of": "cell", "memory_bytes_before": memory.before}
         record |= {"device": self.task["device"], "device_name": device_name(self.task["device"])}
         record |= {"gpu": self.task["gpu"], **self.task["provenance"], **host(), "versions": self._versions()}
         self._enter("store")
@@ -185,8 +191,7 @@ class Fitter:
     def _error(self, error: BaseException) -> dict[str, Any]:
         message = str(error)
         if not isinstance(error, RankbenchError):
-            packages = frozenset().union(*(plugin.packages for plugin in self.shop.registry.plugins.values()))
-            message = f"{type(error).__name__}: {error}{raised_at(error, packages)}"
+            message = f"{type(error).__name__}: {error}{raised_at(error, self.shop.registry.packages())}"
         return {
             "type": type(error).__name__,
             "message": message,
@@ -251,6 +256,7 @@ class Fitter:
         if not len(pairs):
             raise DataError("every training pair has an image that cannot be read.")
         run.fit_digest = images.fingerprint + pairs.digest
+        self.memory.begin()
         with self._phase("fit"):
             fitted = ranker.fit(images, pairs, run.door)
         run.fit_digest = None
@@ -484,7 +490,9 @@ def main(folder: str) -> None:
         tell = partial(emit, task["key"])
         record = execute(shop, task, tell, task.get("wait", False))
         lines.task_done()
-        tell({"event": "end", "status": record["status"], "message": record.get("error", {}).get("message", "")})
+        replace = record["status"] == FAILED or bool(record.get("left_changed"))
+        message = record.get("error", {}).get("message", "")
+        tell({"event": "end", "status": record["status"], "message": message, "replace": replace})
 
 
 def leave() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import rankbench
-from rankbench.scratch import UNUSED, scratch_root, sweep
+from rankbench.scratch import UNUSED, scratch_root, sweep_private
 
 BENCHMARK = """
 title = "Coins"
@@ -153,6 +153,6 @@ def test_private_folders_nobody_uses_any_more_are_swept(tmp_path):
     young.mkdir()
     (young / "checkpoint").write_text("x")
     os.utime(young, (old, old))
-    sweep(tmp_path)
+    sweep_private(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"somebody-else's", f"{key}-others", young.name}
-    sweep(tmp_path / "not there")
+    sweep_private(tmp_path / "not there")
