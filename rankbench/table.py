@@ -388,8 +388,9 @@ def costs(record: Record) -> dict[str, Any]:
     if features is not None:
         spent["features"] = math.fsum(features.values())
     before = record.get("memory_bytes_before")
-    peak = record["peak_memory_bytes"] - before if before is not None and record["peak_memory_of"] == "cell" else None
-    return {"seconds": spent, "peak_memory": peak}
+    known = before is not None and record["peak_memory_bytes"] is not None and record["peak_memory_of"] == "cell"
+    peak = record["peak_memory_bytes"] - before if known else -1
+    return {"seconds": spent, "peak_memory": None if peak < 0 else peak}  # earlier versions stored negative ones
 
 
 def test_of(column: Column, record: Record) -> str:
