@@ -16,13 +16,12 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rankbench.imports import WATCH
 
 SHORTEST, LONGEST = 0.004, 0.05  # seconds between two looks, which come less often as a cell goes on
-LEFTOVERS = 2**21  # bytes: what earlier cells may leave behind before it is collected
+LEFTOVERS = 2**22  # bytes: what earlier cells may leave behind before it is collected
 SHARE = 0.05  # of the time that may be spent on looking at child processes
 LINES = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s*(\d+) kB", re.M)
 PRIVATE = re.compile(rb"^Private_Dirty:\s*(\d+) kB", re.M)
@@ -39,14 +38,12 @@ class PeakMemory:
         self.own: int | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._ended = threading.Event()
         self._aside = 0
         self._left = (0, 0)  # private and mapped bytes when work apart from the cell's began
         self._file = 0  # mapped bytes at the last look
         self._held = 0
         self._imported = 0
         self._children, self._looked, self._took = 0, 0.0, 0.0
-        self._thread: threading.Thread | None = None
 
     @property
     def peak(self) -> int | None:
@@ -66,41 +63,29 @@ class PeakMemory:
         self._children = self._of_children()
         self.before = self._held = private + self._children
         self.own = self._imported = 0
-        self._ended = threading.Event()
-        PROCESS.measured = self
         WATCH.listeners.add(self)
         WATCH.begin()
-        self._thread = threading.Thread(target=self._keep_looking, args=(self._ended,), daemon=True)
-        self._thread.start()
+        PROCESS.measure(self)
 
     def end(self) -> None:
         """Measure no more."""
-        if self._thread is None or os.getpid() != self._process:
+        if PROCESS.measured is not self or os.getpid() != self._process:
             return
-        self._ended.set()
-        self._thread.join()
-        self._thread = None
-        self._look()
-        WATCH.listeners.discard(self)
+        self.look()
         PROCESS.measured = None
+        WATCH.listeners.discard(self)
         PROCESS.floor += self._imported
 
-    def _keep_looking(self, ended: threading.Event) -> None:
-        wait = SHORTEST
-        while not ended.wait(wait):
-            self._look()
-            wait = min(LONGEST, 1.2 * wait)
-
-    def _look(self) -> None:
+    def look(self) -> None:
         """Take the peak since the last look into account."""
         with self._lock:
-            if self._aside or self.own is None or (looked := look()) is None:
+            if self._aside or PROCESS.measured is not self or (looked := look()) is None:
                 return
             peak, private, file = looked
             if time.monotonic() - self._looked > self._took / SHARE:
                 self._children = self._of_children()
             highest = max(private, peak - max(self._file, file)) + self._children
-            self.own = max(self.own, highest - self._held)
+            self.own = max(self.own or 0, highest - self._held)
             self._file = file
             reset()
 
@@ -118,7 +103,7 @@ class PeakMemory:
         if os.getpid() != self._process:
             return
         if not self._aside:
-            self._look()
+            self.look()
         with self._lock:
             self._aside += 1
             if self._aside == 1 and (looked := look()) is not None:
@@ -126,7 +111,7 @@ class PeakMemory:
 
     def resume(self) -> int:
         """The cell's own work goes on. Returns the bytes that were added meanwhile."""
-        if os.getpid() != self._process:
+        if os.getpid() != self._process or not self._aside:
             return 0
         with self._lock:
             self._aside -= 1
@@ -153,7 +138,6 @@ class PeakMemory:
         self._imported += self.resume()
 
 
-@dataclass
 class Process:
     """What lasts from cell to cell.
 
@@ -161,8 +145,33 @@ class Process:
         modules imported since.
     """
 
-    measured: PeakMemory | None = None
-    floor: int = 0
+    def __init__(self) -> None:
+        self.measured: PeakMemory | None = None
+        self.floor = 0
+        self._turn = threading.Condition()
+        self._looking: threading.Thread | None = None
+
+    def measure(self, peak: PeakMemory) -> None:
+        """Look at this one from time to time: one thread does so for every cell."""
+        with self._turn:
+            self.measured = peak
+            self._turn.notify()
+        if self._looking is None:
+            self._looking = threading.Thread(target=self._look, daemon=True)
+            self._looking.start()
+
+    def _look(self) -> None:
+        peak, wait = None, SHORTEST
+        while True:
+            with self._turn:
+                if self.measured is peak:
+                    self._turn.wait(None if peak is None else wait)
+                if self.measured is not peak:
+                    peak, wait = self.measured, SHORTEST
+                    continue
+            if peak is not None:
+                peak.look()
+                wait = min(LONGEST, 1.2 * wait)
 
 
 PROCESS = Process()

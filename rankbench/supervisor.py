@@ -203,7 +203,7 @@ class Slots:
             "wall_seconds": lost.ended - lost.began,
             "phases": {},
             "peak_memory_bytes": lost.memory,
-            "peak_memory_of": "cell",
+            "peak_memory_of": "process",
             **task["provenance"],
             **host(),
             "versions": versions(),
@@ -219,7 +219,7 @@ class WorkerLost(Exception):
 
     Attributes:
         phase: what the cell was at. log: the end of what the process printed. began, ended: seconds since the epoch.
-        memory: the cell's peak in bytes, None where it is not known.
+        memory: what its process held of late, in bytes, None where it is not known.
     """
 
     def __init__(self, kind: str, message: str, phase: str, log: str, began: float, memory: int | None) -> None:
@@ -354,7 +354,7 @@ class Worker:
             return ""
 
     def _peak_memory(self) -> int | None:
-        """Bytes; the worker starts the count anew with each cell."""
+        """Bytes of the process of late: it starts the count anew time and again."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:

@@ -399,8 +399,8 @@ def costs(record: Record) -> dict[str, Any]:
         spent["features"] = math.fsum(features.values())
     before, after = record.get("memory_bytes_before"), record.get("peak_memory_bytes")
     ours = record.get("peak_memory_of") == "cell"
-    peak = after - before if ours and before is not None and after is not None else None
-    return {"seconds": spent, "peak_memory": peak}
+    peak = after - before if ours and before is not None and after is not None else -1
+    return {"seconds": spent, "peak_memory": None if peak < 0 else peak}  # earlier versions stored negative ones
 
 
 def test_of(column: Column, record: Record) -> str:

@@ -20,7 +20,7 @@ from rankbench.cell import TestSet
 from rankbench.runner import Options, Runner
 from rankbench.seeding import seed_everything
 from rankbench.supervisor import Slots
-from rankbench.worker import BUSY, PeakMemory, Workshop, execute, judge, single
+from rankbench.worker import BUSY, Workshop, execute, judge, single
 
 FILES = {"name": "tiny-files"}
 DECODER = {"decoder": {"name": "decoder"}}
@@ -638,18 +638,6 @@ def test_no_test_pair_can_be_read(tiny, bad):
     cell = only(tiny.run(DECODER, dataset=FILES, in_process=True))
     assert cell.status == "failed"
     assert "every pair of test 'test' has an image that cannot be read" in cell.reason
-
-
-def test_where_the_system_keeps_no_mark_peak_memory_is_the_process_s(monkeypatch):
-    from pathlib import Path
-
-    def refused(*args):
-        raise PermissionError
-
-    monkeypatch.setattr(Path, "write_text", refused)
-    peak = PeakMemory()
-    assert peak.whose == "process"
-    assert peak.read() > 10 * 2**20
 
 
 def test_a_plugin_that_decodes_otherwise_each_time_fails(tiny, files, monkeypatch):
