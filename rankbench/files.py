@@ -139,28 +139,36 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def read_file(path: Path, largest: int | None = None) -> bytes:
+def read_file(path: Path | str, largest: int | None = None) -> bytes:
     """Bytes of a regular file. StoreError if it cannot be read; DamagedFile for a pipe or device, or one too large."""
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
+        handle = regular(path)
+        try:
+            size = os.fstat(handle).st_size
             if largest is not None and size > largest:
                 raise DamagedFile(f"{path}: {size:,} bytes cannot be what was stored there. Move it away.", path)
-            return bytes(file.read())
+            content = os.read(handle, size + 1)  # a file object costs as much again
+            while len(content) < size and (more := os.read(handle, size + 1 - len(content))):
+                content += more
+            return content
+        finally:
+            os.close(handle)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def open_regular(path: Path) -> Any:
+def open_regular(path: Path | str) -> Any:
     """A file opened for reading; DamagedFile for what would wait (a pipe) or never end (a device)."""
+    return os.fdopen(regular(path), "rb")
+
+
+def regular(path: Path | str) -> int:
+    """An open handle of a regular file."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise DamagedFile(f"{path}: is no regular file. Move it away.", path)
-        return os.fdopen(handle, "rb")
-    except BaseException:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise
+        raise DamagedFile(f"{path}: is no regular file. Move it away.", path)
+    return handle
 
 
 # ------------------------------------------------------------------------------------------------------- checksums
@@ -315,8 +323,8 @@ class Claim:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with alone(self.path.parent):  # looking at a claim and taking it over is one step
                 if self._abandoned():
-                    remove(self.path)
-                if os.path.lexists(self.path):
+                    self.path.unlink(missing_ok=True)
+                if self.path.exists():
                     return False
                 self._write(owner)
         self._held = True
@@ -356,10 +364,7 @@ class Claim:
 
     def _abandoned(self) -> bool:
         try:
-            about = self.path.lstat()
-            silent = self._silent(about.st_mtime)
-            if not stat.S_ISREG(about.st_mode):  # none of ours
-                return True
+            silent = self._silent(self.path.stat().st_mtime)
             owner = json.loads(self.path.read_text())
             here = owner["host"] == socket.gethostname()
             return silent or (here and birth(owner["pid"]) != owner["born"])
@@ -414,12 +419,9 @@ def alone(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # a pipe would wait for a reader
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(folder / ".lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(lock)
 
 
 def once(path: Path, done: Callable[[], bool], work: Callable[[], None]) -> None:

@@ -75,7 +75,7 @@ class ResultStore:
     def __init__(self, root: str | Path, cache: Path | None = None) -> None:
         self.root, self.cache = Path(root), cache
         self._named: set[str] = set()
-        self._cells: dict[tuple[str, bool], tuple[Any, Stored]] = {}  # with what the files looked like
+        self._cells: dict[str, tuple[Any, bool, Stored]] = {}  # what the files looked like, whether all were read
         self._tests: dict[str, tuple[Any, str]] = {}
 
     def name(self, error: DamagedFile, how: str) -> None:
@@ -119,10 +119,10 @@ class ResultStore:
         Raises: DamagedFile naming what is not as it was stored, or cannot be right.
         """
         folder = self.cell(key)
-        seen = looks(folder, "record.json", "scores.npz", "checksums.json", *(["curves.json"] if thorough else []))
-        known = self._cells.get((key, thorough))
-        if known is not None and known[0] == seen:
-            return known[1]
+        seen = looks(folder, "record.json", "scores.npz", "checksums.json", "curves.json")
+        known = self._cells.get(key)
+        if known is not None and known[0] == seen and known[1] >= thorough:
+            return known[2]
         found = stored_cell(folder)
         if found is None:
             sweep_once(folder.parent, drop=False)  # a kill may have left it beside its place
@@ -134,7 +134,7 @@ class ResultStore:
             self._curves(folder, sums)
             if sums is None:
                 self._check_outcomes(key, stored.record)
-        self._cells[key, thorough] = seen, stored
+        self._cells[key] = seen, thorough, stored
         return stored
 
     def _check_outcomes(self, key: str, record: Record) -> None:
