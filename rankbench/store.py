@@ -77,6 +77,7 @@ class ResultStore:
         self._named: set[str] = set()
         self._cells: dict[str, tuple[Any, bool, Stored]] = {}  # what the files looked like, whether all were read
         self._tests: dict[str, tuple[Any, str]] = {}
+        self._whole: set[tuple[str, str]] = set()  # content of test sets, and the digest it has
 
     def name(self, error: DamagedFile, how: str) -> None:
         """Say once what is damaged, and how it is mended."""
@@ -364,14 +365,17 @@ class ResultStore:
 
     def _vouched(self, content: str, digest: str) -> bool:
         """Whether the cache remembers that files of this content hold the test set of this digest."""
+        if (content, digest) in self._whole:
+            return True
         with contextlib.suppress(RankbenchError):
             return self.cache is not None and read_file(self.cache / "tests" / content, 100) == digest.encode()
         return False
 
     def _vouch(self, content: str, digest: str) -> None:
-        if self.cache is not None and self.cache.exists() and not self._vouched(content, digest):
+        if not self._vouched(content, digest) and self.cache is not None and self.cache.exists():
             with contextlib.suppress(RankbenchError):  # a full disk: the cache can do without
                 write_file(self.cache / "tests" / content, digest)
+        self._whole.add((content, digest))
 
     # -- plans
 

@@ -77,7 +77,7 @@ class Workshop:
         registry = registry or load_registry(place["plugins"])
         root, cache = Path(place["data"]), Path(place["cache"])
         data = Data(registry, root, cache)
-        return cls(registry, data, ResultStore(place["results"]), Services(registry, cache, root, data.memo))
+        return cls(registry, data, ResultStore(place["results"], cache), Services(registry, cache, root, data.memo))
 
 
 def load_registry(modules: list[str]) -> Registry:
