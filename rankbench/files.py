@@ -18,10 +18,10 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import xxhash
 
@@ -190,7 +190,8 @@ def write_checksums(folder: Path) -> None:
     """Checksums of all files of a folder and of those below, in a file of their own."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = {path.relative_to(folder).as_posix(): [path.stat().st_size, checksum(path)] for path in files}
-    (folder / CHECKSUMS).write_text(canonical_json(sums))
+    own = xxhash.xxh3_128_hexdigest(canonical_json(sums).encode())
+    (folder / CHECKSUMS).write_text(canonical_json({**sums, "": [len(sums), own]}))  # "" comes first
 
 
 def checksums(folder: Path) -> dict[str, tuple[int, str]] | None:
@@ -199,13 +200,20 @@ def checksums(folder: Path) -> dict[str, tuple[int, str]] | None:
     Raises: DamagedFile where the checksums themselves are damaged.
     """
     path = folder / CHECKSUMS
-    if not path.exists():
-        return None
-    found = read_json(path)
+    return listed_checksums(path, read_file(path, LARGEST_JSON)) if os.path.lexists(path) else None
+
+
+def listed_checksums(path: Path | str, text: bytes) -> dict[str, tuple[int, str]]:
+    """What a file of checksums says. DamagedFile where it is not what was stored."""
     try:
-        return {str(name): (int(size), str(digest)) for name, (size, digest) in found.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DamagedFile(f"{path}: holds no checksums ({error}).", path) from error
+        sums = msgspec.json.decode(text, type=dict[str, tuple[int, str]])
+        own = sums.pop("", None)
+        rest = b"{" + text.partition(b"],")[2] if sums else b"{}"
+        if own is not None and own != (len(sums), xxhash.xxh3_128_hexdigest(rest)):
+            raise ValueError("its checksum is another")
+        return sums
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path}: is damaged ({error}).", path) from error
 
 
 def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
@@ -233,20 +241,17 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an npz file, none of them unpickled. StoreError with the path if it cannot be read.
-
-    Raises: DamagedFile where the bytes are not what was stored, as far as the file itself can tell.
-    """
+    """The arrays of an npz file, none of them unpickled. DamagedFile with the path if it cannot be read."""
     try:
         with open_regular(path) as file:
             return arrays_of(file)
     except DamagedFile:
         raise
     except Exception as error:  # whatever a reader of archives or arrays makes of damaged bytes
-        kind = StoreError if isinstance(error, OSError) and error.errno is not None else partial(DamagedFile, path=path)
-        raise kind(
+        raise DamagedFile(
             f"{path}: cannot be read ({str(error) or type(error).__name__}). "
-            "Delete its folder and run again, or copy it from where it came from."
+            "Delete its folder and run again, or copy it from where it came from.",
+            path,
         ) from error
 
 

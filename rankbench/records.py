@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,10 +20,10 @@ from msgspec import Meta, Struct
 
 from rankbench.cell import key_of
 from rankbench.errors import DamagedFile, StoreError
-from rankbench.files import CHECKSUMS, LARGEST_JSON, canonical_json, read_file
+from rankbench.files import CHECKSUMS, LARGEST_JSON, canonical_json, listed_checksums, read_file
 
 Record = dict[str, Any]
-Sums = Mapping[str, Sequence[Any]]  # size and checksum by name
+Sums = Mapping[str, tuple[int, str]]
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]  # no NaN either
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -132,7 +132,6 @@ class Plan(Struct):
 
 
 Curves = list[dict[str, float]]
-Listed = dict[str, tuple[Count, str]]
 
 
 class Stored(NamedTuple):
@@ -191,7 +190,7 @@ def marked(folder: Path, name: str, kind: Any) -> tuple[Any, str, Sums | None] |
     listed = None if sums is None else sums.get(name)
     if listed is not None and listed[0] == len(text) and listed[1] != digest:
         raise disagreeing(path)
-    value, agreed = decoded(path, text, kind), listed is not None and [*listed] == [len(text), digest]
+    value, agreed = decoded(path, text, kind), listed == (len(text), digest)
     if WITH_CHECKSUMS not in value:
         return value, digest, sums if agreed else None
     if sums is None:
@@ -223,7 +222,7 @@ def stored_checksums(folder: Path) -> Sums | None:
     path = f"{folder}/{CHECKSUMS}"
     if not os.path.lexists(path):
         return None
-    return dict(decoded(path, stored_bytes(path, LARGEST_JSON), Listed))
+    return listed_checksums(path, stored_bytes(path, LARGEST_JSON))
 
 
 def stored_bytes(path: Path | str, largest: int) -> bytes:
