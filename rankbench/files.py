@@ -18,10 +18,10 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import xxhash
 
@@ -140,28 +140,36 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def read_file(path: Path, largest: int | None = None) -> bytes:
+def read_file(path: Path | str, largest: int | None = None) -> bytes:
     """Bytes of a regular file. StoreError if it cannot be read; DamagedFile for a pipe or device, or one too large."""
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
+        handle = regular(path)
+        try:
+            size = os.fstat(handle).st_size
             if largest is not None and size > largest:
                 raise DamagedFile(f"{path}: {size:,} bytes cannot be what was stored there. Move it away.", path)
-            return bytes(file.read())
+            content = os.read(handle, size + 1)  # a file object costs as much again
+            while len(content) < size and (more := os.read(handle, size + 1 - len(content))):
+                content += more
+            return content
+        finally:
+            os.close(handle)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def open_regular(path: Path) -> Any:
+def open_regular(path: Path | str) -> Any:
     """A file opened for reading; DamagedFile for what would wait (a pipe) or never end (a device)."""
+    return os.fdopen(regular(path), "rb")
+
+
+def regular(path: Path | str) -> int:
+    """An open handle of a regular file."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise DamagedFile(f"{path}: is no regular file. Move it away.", path)
-        return os.fdopen(handle, "rb")
-    except BaseException:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise
+        raise DamagedFile(f"{path}: is no regular file. Move it away.", path)
+    return handle
 
 
 # ------------------------------------------------------------------------------------------------------- checksums
@@ -183,7 +191,8 @@ def write_checksums(folder: Path) -> None:
     """Checksums of all files of a folder and of those below, in a file of their own."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = {path.relative_to(folder).as_posix(): [path.stat().st_size, checksum(path)] for path in files}
-    (folder / CHECKSUMS).write_text(canonical_json(sums))
+    own = xxhash.xxh3_128_hexdigest(canonical_json(sums).encode())
+    (folder / CHECKSUMS).write_text(canonical_json({**sums, "": [len(sums), own]}))  # "" comes first
 
 
 def checksums(folder: Path) -> dict[str, tuple[int, str]] | None:
@@ -192,13 +201,20 @@ def checksums(folder: Path) -> dict[str, tuple[int, str]] | None:
     Raises: DamagedFile where the checksums themselves are damaged.
     """
     path = folder / CHECKSUMS
-    if not path.exists():
-        return None
-    found = read_json(path)
+    return listed_checksums(path, read_file(path, LARGEST_JSON)) if os.path.lexists(path) else None
+
+
+def listed_checksums(path: Path | str, text: bytes) -> dict[str, tuple[int, str]]:
+    """What a file of checksums says. DamagedFile where it is not what was stored."""
     try:
-        return {str(name): (int(size), str(digest)) for name, (size, digest) in found.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DamagedFile(f"{path}: holds no checksums ({error}).", path) from error
+        sums = msgspec.json.decode(text, type=dict[str, tuple[int, str]])
+        own = sums.pop("", None)
+        rest = b"{" + text.partition(b"],")[2] if sums else b"{}"
+        if own is not None and own != (len(sums), xxhash.xxh3_128_hexdigest(rest)):
+            raise ValueError("its checksum is another")
+        return sums
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path}: is damaged ({error}).", path) from error
 
 
 def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
@@ -226,20 +242,17 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an npz file, none of them unpickled. StoreError with the path if it cannot be read.
-
-    Raises: DamagedFile where the bytes are not what was stored, as far as the file itself can tell.
-    """
+    """The arrays of an npz file, none of them unpickled. DamagedFile with the path if it cannot be read."""
     try:
         with open_regular(path) as file:
             return arrays_of(file)
     except DamagedFile:
         raise
     except Exception as error:  # whatever a reader of archives or arrays makes of damaged bytes
-        kind = StoreError if isinstance(error, OSError) and error.errno is not None else partial(DamagedFile, path=path)
-        raise kind(
+        raise DamagedFile(
             f"{path}: cannot be read ({str(error) or type(error).__name__}). "
-            "Delete its folder and run again, or copy it from where it came from."
+            "Delete its folder and run again, or copy it from where it came from.",
+            path,
         ) from error
 
 
@@ -316,8 +329,8 @@ class Claim:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with alone(self.path.parent):  # looking at a claim and taking it over is one step
                 if self._abandoned():
-                    remove(self.path)
-                if os.path.lexists(self.path):
+                    self.path.unlink(missing_ok=True)
+                if self.path.exists():
                     return False
                 self._write(owner)
         self._held = True
@@ -357,10 +370,7 @@ class Claim:
 
     def _abandoned(self) -> bool:
         try:
-            about = self.path.lstat()
-            silent = self._silent(about.st_mtime)
-            if not stat.S_ISREG(about.st_mode):  # none of ours
-                return True
+            silent = self._silent(self.path.stat().st_mtime)
             owner = json.loads(self.path.read_text())
             here = owner["host"] == socket.gethostname()
             return silent or (here and birth(owner["pid"]) != owner["born"])
@@ -415,12 +425,9 @@ def alone(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # a pipe would wait for a reader
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(folder / ".lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(lock)
 
 
 def once(path: Path, done: Callable[[], bool], work: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ stored before there were any is read as it is.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from msgspec import Meta, Struct
 
 from rankbench.cell import key_of
 from rankbench.errors import DamagedFile, StoreError
-from rankbench.files import CHECKSUMS, LARGEST_JSON, canonical_json, checksums, read_file
+from rankbench.files import CHECKSUMS, LARGEST_JSON, canonical_json, listed_checksums, read_file
 
 Record = dict[str, Any]
 Sums = Mapping[str, tuple[int, str]]
@@ -177,7 +178,7 @@ def marked(folder: Path, name: str, kind: Any) -> tuple[Any, str, Sums | None] |
     The file says itself whether it was stored with checksums, so that it is noticed when they have gone. One that does
     not, and is of another size than they say, was copied over from an older store: they are not its own.
     """
-    path = folder / name
+    path = f"{folder}/{name}"  # text: a Path costs as much as reading the file
     try:
         text = stored_bytes(path, LARGEST_JSON)
     except DamagedFile:
@@ -189,19 +190,19 @@ def marked(folder: Path, name: str, kind: Any) -> tuple[Any, str, Sums | None] |
     listed = None if sums is None else sums.get(name)
     if listed is not None and listed[0] == len(text) and listed[1] != digest:
         raise disagreeing(path)
-    value = decoded(path, text, kind)
+    value, agreed = decoded(path, text, kind), listed == (len(text), digest)
     if WITH_CHECKSUMS not in value:
-        return value, digest, sums if listed == (len(text), digest) else None
+        return value, digest, sums if agreed else None
     if sums is None:
         raise DamagedFile(f"{folder / CHECKSUMS}: has gone.", folder / CHECKSUMS)
-    if listed != (len(text), digest):
+    if not agreed:
         raise disagreeing(path)
     return value, digest, sums
 
 
 def checked_file(folder: Path, name: str, sums: Sums | None, largest: int = LARGEST_JSON) -> str:
     """Checksum of a file of a folder, the one it was stored with where there are any. DamagedFile if it is not."""
-    path = folder / name
+    path = f"{folder}/{name}"
     if sums is None:
         return xxhash.xxh3_128_hexdigest(stored_bytes(path, largest))
     if name not in sums:
@@ -209,24 +210,22 @@ def checked_file(folder: Path, name: str, sums: Sums | None, largest: int = LARG
     size, digest = sums[name]
     if xxhash.xxh3_128_hexdigest(stored_bytes(path, size)) != digest:
         raise disagreeing(path)
-    return digest
+    return str(digest)
 
 
-def disagreeing(path: Path) -> DamagedFile:
+def disagreeing(path: Path | str) -> DamagedFile:
     return DamagedFile(f"{path}: is damaged: its checksum is not the one in {CHECKSUMS}.", path)
 
 
 def stored_checksums(folder: Path) -> Sums | None:
-    """Checksums of a folder. DamagedFile where they cannot be read, for whatever reason."""
-    try:
-        return checksums(folder)
-    except DamagedFile:
-        raise
-    except (StoreError, OSError) as error:
-        raise DamagedFile(str(error), folder / CHECKSUMS) from error
+    """Checksums of a folder, None where there are none. DamagedFile where they cannot be read, for whatever reason."""
+    path = f"{folder}/{CHECKSUMS}"
+    if not os.path.lexists(path):
+        return None
+    return listed_checksums(path, stored_bytes(path, LARGEST_JSON))
 
 
-def stored_bytes(path: Path, largest: int) -> bytes:
+def stored_bytes(path: Path | str, largest: int) -> bytes:
     """Bytes of a stored file. DamagedFile where it cannot be read, for whatever reason."""
     try:
         return read_file(path, largest)
@@ -241,19 +240,25 @@ def read_stored(path: Path, kind: Any) -> Any:
     return decoded(path, stored_bytes(path, LARGEST_JSON), kind)
 
 
-def decoded(path: Path, text: bytes, kind: Any) -> Any:
+def decoded(path: Path | str, text: bytes, kind: Any) -> Any:
     """JSON as plain values, whose fields are those of the kind. DamagedFile where they are not."""
     try:
         try:
-            value = msgspec.json.decode(text)
+            decoder(kind).decode(text)
+            return msgspec.json.decode(text)
+        except msgspec.ValidationError:
+            raise
         except msgspec.DecodeError:  # what json alone reads: NaN in a curve, half a character in a path
             value = json.loads(text)
-        msgspec.convert(value, kind)
+            msgspec.convert(value, kind)
+            return value
     except RecursionError as error:
         raise DamagedFile(f"{path}: is damaged (nested too deeply).", path) from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedFile(f"{path}: is damaged ({error}).", path) from error
-    return value
+
+
+decoder = functools.cache(msgspec.json.Decoder)
 
 
 # ---------------------------------------------------------------------------------------------------- a plan's own seal

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from rankbench import drafts
 from rankbench.benchmark import Benchmark
 from rankbench.cell import TestSet, key_of
-from rankbench.drafts import sweep
 from rankbench.errors import BenchmarkError, DataError
 from rankbench.loading import Data
 from rankbench.machine import git_provenance, visible_gpus
@@ -190,9 +190,9 @@ class Runner:
     def _sweep_cache(self) -> None:
         """Delete what writers that were killed left unfinished in the cache."""
         for kind in self.options.cache_root.glob("[!.]*"):
-            sweep(kind, unsigned=True)
+            drafts.sweep(kind, unsigned=True)
             for folder in kind.glob("[!.]*/") if kind.name != "running" else ():  # private to plugins
-                sweep(folder, unsigned=True)
+                drafts.sweep(folder, unsigned=True)
 
     def rejudge(self, plan: Plan, failed: Mapping[str, str]) -> None:
         """Read every cell's status from the store again; what failed just now has failed, whatever is stored."""

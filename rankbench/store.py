@@ -78,8 +78,9 @@ class ResultStore:
     def __init__(self, root: str | Path, cache: Path | None = None) -> None:
         self.root, self.cache = Path(root), cache
         self._named: set[str] = set()
-        self._cells: dict[tuple[str, bool], tuple[Any, Stored]] = {}  # with what the files looked like
+        self._cells: dict[str, tuple[Any, bool, Stored]] = {}  # what the files looked like, whether all were read
         self._tests: dict[str, tuple[Any, str]] = {}
+        self._whole: set[tuple[str, str]] = set()  # content of test sets, and the digest it has
 
     def name(self, error: DamagedFile, how: str) -> None:
         """Say once what is damaged, and how it is mended."""
@@ -122,10 +123,10 @@ class ResultStore:
         Raises: DamagedFile naming what is not as it was stored, or cannot be right.
         """
         folder = self.cell(key)
-        seen = looks(folder, "record.json", "scores.npz", "checksums.json", *(["curves.json"] if thorough else []))
-        known = self._cells.get((key, thorough))
-        if known is not None and known[0] == seen:
-            return known[1]
+        seen = looks(folder, "record.json", "scores.npz", "checksums.json", "curves.json")
+        known = self._cells.get(key)
+        if known is not None and known[0] == seen and known[1] >= thorough:
+            return known[2]
         found = stored_cell(folder)
         if found is None:
             sweep_once(folder.parent, drop=False)  # a kill may have left it beside its place
@@ -137,7 +138,7 @@ class ResultStore:
             self._curves(folder, sums)
             if sums is None:
                 self._check_outcomes(key, stored.record)
-        self._cells[key, thorough] = seen, stored
+        self._cells[key] = seen, thorough, stored
         return stored
 
     def _check_outcomes(self, key: str, record: Record) -> None:
@@ -371,14 +372,17 @@ class ResultStore:
 
     def _vouched(self, content: str, digest: str) -> bool:
         """Whether the cache remembers that files of this content hold the test set of this digest."""
+        if (content, digest) in self._whole:
+            return True
         with contextlib.suppress(RankbenchError):
             return self.cache is not None and read_file(self.cache / "tests" / content, 100) == digest.encode()
         return False
 
     def _vouch(self, content: str, digest: str) -> None:
-        if self.cache is not None and self.cache.exists() and not self._vouched(content, digest):
+        if not self._vouched(content, digest) and self.cache is not None and self.cache.exists():
             with contextlib.suppress(RankbenchError):  # a full disk: the cache can do without
                 write_file(self.cache / "tests" / content, digest)
+        self._whole.add((content, digest))
 
     # -- plans
 

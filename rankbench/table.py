@@ -20,6 +20,7 @@ from rankbench.cell import TestSet, key_of
 from rankbench.errors import BenchmarkError, DamagedFile, MissingData, NotApplicable, PluginError, RankbenchError
 from rankbench.files import canonical_json, read_json, write_file
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale, place, placeholder
+from rankbench.records import Stored
 from rankbench.registry import Registry, plain
 from rankbench.store import Record, ResultStore
 
@@ -110,7 +111,7 @@ class Drawer:
         self.registry, self.store, self.cache = registry, store, cache
         self._tests: dict[str, TestSet] = {}
         self._sources: dict[tuple[str, str], str] = {}
-        self._records: dict[str, Record | None] = {}
+        self._stored: dict[str, Stored | None] = {}
         self._shown: list[Record] = []  # whose numbers are in the table being drawn
 
     def every(self) -> Iterator[Table | RankbenchError]:
@@ -232,10 +233,10 @@ class Drawer:
     def _record(self, key: str | None) -> Record | None:
         if key is None:
             return None
-        if key not in self._records:
-            stored = self.store.stored(key, thorough=False)
-            self._records[key] = None if stored is None else stored.record
-        return self._records[key]
+        if key not in self._stored:
+            self._stored[key] = self.store.stored(key, thorough=False)
+        stored = self._stored[key]
+        return None if stored is None else stored.record
 
     def _value(self, key: str, test: str, record: Record, column: Column, metric: Metric) -> float:
         """The metric of one cell, in natural units; remembered in the cache."""
@@ -279,7 +280,7 @@ class Drawer:
     def _memo(self, key: str, test: str, record: Record, column: Column, metric: Metric) -> Path | None:
         """Where a value is remembered: under the content of record, scores and test set, so that it hides no damage."""
         judged_on = self.store.test_content(record["tests"][test]["digest"])
-        stored = self.store.stored(key, thorough=False)
+        stored = self._stored[key]
         if self.cache is None or not self.cache.exists() or stored is None:
             return None
         table = named(column.metric)

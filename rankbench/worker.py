@@ -81,7 +81,7 @@ class Workshop:
         root, cache = Path(place["data"]), Path(place["cache"])
         data = Data(registry, root, cache)
         services = Services(registry, cache, root, data.memo, scratch=Path(place["scratch"]))
-        return cls(registry, data, ResultStore(place["results"]), services)
+        return cls(registry, data, ResultStore(place["results"], cache), services)
 
 
 def load_registry(modules: list[str]) -> Registry:
