@@ -7,7 +7,6 @@ import os
 import traceback
 from collections.abc import Collection
 
-
 LONGEST_WORD, MOST_WORDS = 200, 1000  # what a suggestion is looked for, and among how many
 
 
