@@ -172,13 +172,6 @@ def print_result(result: Any, form: str) -> None:
         err=True,
     )
     print_causes(result, err=True)
-    stale = sum(cell.status == "stale" for cell in cells)
-    if stale:
-        click.echo(
-            f"Stale: {stale} of them, as their plugin's source has changed since. "
-            "`--rerun stale` computes them again, `--accept-stale` keeps them.",
-            err=True,
-        )
 
 
 def which(result: Any) -> str:

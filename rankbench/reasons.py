@@ -11,6 +11,7 @@ from typing import Any
 
 from rankbench.errors import counted
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, STALE, TODO, PlannedCell, Planner
+from rankbench.stale import changed_plugins
 from rankbench.store import Record, ResultStore
 
 Parts = frozenset[tuple[str, str]]  # each part of a key by its dotted path, with its value as JSON
@@ -80,16 +81,10 @@ def reason(planner: Planner, cell: PlannedCell, stored: Stored) -> str:
     return "\n".join(lines)
 
 
-def changed_plugins(store: ResultStore, cell: PlannedCell) -> list[str]:
-    """`rankers/ranksvm` of each plugin of a stale cell whose source has changed since it was stored."""
-    record = store.record(cell.key or "") or {}
-    return [place for place, digest in record.get("sources", {}).items() if cell.sources.get(place, digest) != digest]
-
-
 def told_in(store: ResultStore, cell: PlannedCell) -> str:
     """A line that names the file with a failed cell's traceback and what its plugin printed; empty without one."""
     path = store.failure_file(cell.key) if cell.key else None
-    return f"\nTraceback and what was printed: {from_here(path)}" if path is not None else ""
+    return f"\nIts traceback and output: {from_here(path)}" if path is not None else ""
 
 
 def from_here(path: Path) -> str:

@@ -94,6 +94,7 @@ class Registry:
     plugins: dict[tuple[str, str], Plugin] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     owners: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    tried: set[tuple[str, str]] = field(default_factory=set)  # brought by modules that were named for a trial
 
     @classmethod
     def installed(cls) -> Registry:
@@ -123,8 +124,12 @@ class Registry:
         version: str = "",
         entry_point: str = "",
         packages: frozenset[str] = frozenset(),
+        trial: bool = False,
     ) -> None:
-        """Register one module or object that implements hooks."""
+        """Register one module or object that implements hooks.
+
+        Args: trial, what an installed package brings of it already is the same and stays.
+        """
         entry_point = entry_point or getattr(plugin, "__name__", type(plugin).__name__)
         try:
             check_hooks(plugin)
@@ -138,6 +143,11 @@ class Registry:
             return
         for (kind, name), target in found.items():
             brought = Plugin(kind, name, target, distribution, version, packages | {entry_top(plugin)})
+            if trial:
+                self.tried.add((kind, name))
+                there = self.plugins.get((kind, name))
+                if there is not None and (there.module, there.qualname) == (brought.module, brought.qualname):
+                    continue
             complaint = unfit(brought)
             if complaint:
                 names = frozenset([(kind, name)])
@@ -192,10 +202,26 @@ class Registry:
         """Top-level packages of all plugins."""
         return frozenset().union(*(plugin.packages for plugin in self.plugins.values()))
 
+    def at_hand(self, place: str) -> bool:
+        """Whether `kind/name` is somebody's own work: from a module named for a trial, or installed as editable."""
+        kind, _, name = place.partition("/")
+        plugin = self.plugins.get((kind, name))
+        return plugin is not None and ((kind, name) in self.tried or editable(plugin.distribution))
+
     def source(self, kind: str, name: str) -> str:
         """Digest of a plugin's source; empty if it is not installed."""
         plugin = self.plugins.get((kind, name))
         return plugin.source if plugin else ""
+
+
+@cache
+def editable(distribution: str) -> bool:
+    """Whether a distribution was installed from a folder that is still the one it is imported from."""
+    try:
+        origin = json.loads(metadata.distribution(distribution).read_text("direct_url.json") or "{}")
+        return bool(origin.get("dir_info", {}).get("editable"))
+    except (metadata.PackageNotFoundError, ValueError, AttributeError):
+        return False
 
 
 def entry_top(plugin: Any) -> str:

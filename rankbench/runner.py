@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from rankbench.plan import (
 from rankbench.progress import Progress
 from rankbench.registry import Registry
 from rankbench.scratch import scratch_root, sweep_private
+from rankbench.stale import asked_about
 from rankbench.store import ResultStore
 from rankbench.supervisor import Slots
 from rankbench.worker import Workshop, load_registry
@@ -114,8 +115,11 @@ class Runner:
         """The cells `only` asks for."""
         return [cell for cell in plan.cells if fnmatch.fnmatchcase(cell.row, self.options.only)]
 
-    def due(self, plan: Plan) -> list[PlannedCell]:
-        """The cells to fit now, each key once: together those that one process may serve, then those of one problem."""
+    def due(self, plan: Plan, again: Collection[str | None] = ()) -> list[PlannedCell]:
+        """The cells to fit now, those with a key in `again` too, each key once.
+
+        Together those that one process may serve, then those of one problem.
+        """
         statuses = {TODO}
         if self.options.retry:
             statuses |= {FAILED, MISSING}  # a cell whose data is known to be missing has no key yet
@@ -125,7 +129,8 @@ class Runner:
             statuses |= {DONE, NOT_APPLICABLE}
         due: dict[str | None, PlannedCell] = {}
         for cell in self.selected(plan):
-            if cell.parts and (cell.status in statuses or (self.options.strict_data and self._lost_images(cell))):
+            wanted = cell.status in statuses or cell.key in again
+            if cell.parts and (wanted or (self.options.strict_data and self._lost_images(cell))):
                 due.setdefault(cell.key, cell)
         order: dict[str, int] = {}
         for cell in plan.cells:
@@ -148,7 +153,7 @@ class Runner:
         if options.accept_stale:
             self._accept(plan)
         self.store.save_plan(benchmark.name, plan.to_json())
-        due = self.due(plan)
+        due = self.due(plan, self._again(plan))
         self.store.sweep()
         self._restore_tests(plan)
         if not due:
@@ -169,6 +174,13 @@ class Runner:
             plan.fitted = slots.progress.fitted
             self.rejudge(plan, slots.failed)
         return plan
+
+    def _again(self, plan: Plan) -> set[str | None]:
+        """Keys of stale cells that are computed again though no option says so: whoever sits there was asked."""
+        stale = [cell for cell in self.selected(plan) if cell.status == STALE]
+        if self.options.rerun or self.options.quiet or not stale:
+            return set()
+        return {cell.key for cell in asked_about(self.registry, self.store, stale)}
 
     def _restore_tests(self, plan: Plan) -> None:
         """Store again the test sets of stored cells that have gone or are damaged: that needs data, but no fit."""

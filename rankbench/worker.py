@@ -96,7 +96,7 @@ def load_registry(modules: list[str]) -> Registry:
             raise PluginError(
                 f"plugins: module {name!r} cannot be imported ({error}). Is its folder on sys.path?"
             ) from error
-        registry.add(module, name, entry_point=name)
+        registry.add(module, name, entry_point=name, trial=True)
     return registry
 
 

@@ -167,10 +167,12 @@ def test_stale_cells_are_counted_recomputed_or_accepted(lab, toy):
     lab.edit("return self.sign * grey(images)", "return grey(images) * self.sign")
     stale = lab.command("run", "toy.toml")
     assert stale.returncode == 0
-    assert "Stale: 3 of them" in stale.stderr
+    assert "Stale: 3 stored cells, as the source of brightness and level has changed since" in stale.stderr
     assert "† computed by an earlier version" in stale.stdout
     assert "2 fitted" in lab.command("run", "toy.toml", "--rerun", "stale", "--only", "Level").stderr
-    assert "Stale: 1 of them" in lab.command("run", "toy.toml").stderr
+    assert (
+        "Stale: 1 stored cell, as the source of brightness has changed since." in lab.command("run", "toy.toml").stderr
+    )
     accepted = lab.command("run", "toy.toml", "--accept-stale")
     assert "1 stored cell accepted." in accepted.stderr
     assert "stale" not in accepted.stderr + accepted.stdout

@@ -22,6 +22,13 @@ def test_memory_is_in_gigabytes():
     assert PeakMemory()(judged(peak_memory=2_500_000_000)) == 2.5
 
 
+@pytest.mark.parametrize("measured", [-278_528, 0, 999_999])
+def test_what_was_not_measured_is_no_nought(measured):
+    with pytest.raises(rankbench.NotApplicable, match="less than a megabyte"):
+        PeakMemory()(judged(peak_memory=measured))
+    assert f"{PeakMemory()(judged(peak_memory=10**6)):.{PeakMemory.decimals}f}" == "0.001"
+
+
 @pytest.mark.parametrize("metric", [Seconds(), PeakMemory()])
 def test_what_is_not_known_does_not_apply(metric):
     with pytest.raises(rankbench.NotApplicable):

@@ -15,30 +15,30 @@ from rankbench.store import ResultStore, folder_name
 
 TOP = 'title = "T"\ndataset = { name = "shapes", images = 20, train_pairs = 30, test_pairs = 20 }\n'
 TOP += 'metric = "pairwise-accuracy"\n'
-COLUMN, ROW = '[[column]]\nlabel = "All"\n', '[[row]]\nlabel = "Chance"\nranker = "chance"\n'
+PLACE, ROW = '[[column]]\nlabel = "All"\n', '[[row]]\nlabel = "Chance"\nranker = "chance"\n'
 
 WRONG = {
-    "nested more than 32 levels": TOP + COLUMN + "where = { a = " + "[" * 3000 + "]" * 3000 + " }\n" + ROW,
-    "nested more than 32 levels deep (under": TOP + COLUMN + "where = " + "{ a = " * 200 + "1" + " }" * 200 + "\n" + ROW,
+    "nested more than 32 levels": TOP + PLACE + "where = { a = " + "[" * 3000 + "]" * 3000 + " }\n" + ROW,
+    "nested more than 32 levels deep (under": TOP + PLACE + "where = " + "{ a = " * 200 + "1" + " }" * 200 + "\n" + ROW,
     "line 1: a key of more than 100 parts": ".".join("a" * 200_000) + " = 1\n",
     "line 2: a key of more than 100 parts": "title = 'x'\n" + ' . '.join(['"a b"'] * 200_000) + " = 1\n",
-    "cannot be read: Exceeds the limit": "seeds = [1" + "0" * 5000 + "]\n" + TOP + COLUMN + ROW,
-    "a whole number does not fit into 64 bits (under 'seeds')": f"seeds = [{2**63}]\n" + TOP + COLUMN + ROW,
-    "a whole number does not fit into 64 bits (under 'x')": TOP + COLUMN + f"where = {{ x = 0x{'f' * 9000} }}\n" + ROW,
-    "decimals must be at most 12, not 1000000000": "decimals = 1000000000\n" + TOP + COLUMN + ROW,
-    "timeout must be at most 1000000000 seconds, not 1e+308": "timeout = 1e308\n" + TOP + COLUMN + ROW,
-    "threads must be at most 1024, not 1000000000": "threads = 1_000_000_000\n" + TOP + COLUMN + ROW,
-    "row 1: label has 1,500 characters; it may have 1,000": TOP + COLUMN + ROW.replace("Chance", "x" * 1500),
-    "a text has 1,000,000 characters; it may have 100,000": TOP + COLUMN + ROW.replace("Chance", "x" * 1_000_000),
-    "column 1: group has 2,000 characters": TOP + COLUMN + f'group = "{"g" * 2000}"\n' + ROW,
-    "a text holds the character NUL": TOP.replace("20,", '20, folder = "a\\u0000b",', 1) + COLUMN + ROW,
-    "a text holds the character NUL, which no file name and no terminal can (under": TOP + COLUMN + '"a\\u0000b" = 1\n',
-    "is not valid TOML": TOP + COLUMN + '[[row]]\nlabel = "a\0b"\n',
-    "column 1: where: 'day' must be text, numbers, true or false": TOP + COLUMN + "where = { day = 2020-01-01 }\n" + ROW,
-    "column 1: where: 'x' must be text, numbers, true or false, not nan": TOP + COLUMN + "where = { x = [1, nan] }\n" + ROW,
-    "is not valid TOML: Invalid date": TOP + COLUMN + "where = { day = 2020-02-31 }\n" + ROW,
+    "cannot be read: Exceeds the limit": "seeds = [1" + "0" * 5000 + "]\n" + TOP + PLACE + ROW,
+    "a whole number does not fit into 64 bits (under 'seeds')": f"seeds = [{2**63}]\n" + TOP + PLACE + ROW,
+    "a whole number does not fit into 64 bits (under 'x')": TOP + PLACE + f"where = {{ x = 0x{'f' * 9000} }}\n" + ROW,
+    "decimals must be at most 12, not 1000000000": "decimals = 1000000000\n" + TOP + PLACE + ROW,
+    "timeout must be at most 1000000000 seconds, not 1e+308": "timeout = 1e308\n" + TOP + PLACE + ROW,
+    "threads must be at most 1024, not 1000000000": "threads = 1_000_000_000\n" + TOP + PLACE + ROW,
+    "row 1: label has 1,500 characters; it may have 1,000": TOP + PLACE + ROW.replace("Chance", "x" * 1500),
+    "a text has 1,000,000 characters; it may have 100,000": TOP + PLACE + ROW.replace("Chance", "x" * 1_000_000),
+    "column 1: group has 2,000 characters": TOP + PLACE + f'group = "{"g" * 2000}"\n' + ROW,
+    "a text holds the character NUL": TOP.replace("20,", '20, folder = "a\\u0000b",', 1) + PLACE + ROW,
+    "a text holds the character NUL, which no file name and no terminal can (under": TOP + PLACE + '"a\\u0000b" = 1\n',
+    "is not valid TOML": TOP + PLACE + '[[row]]\nlabel = "a\0b"\n',
+    "column 1: where: 'day' must be text, numbers, true or false": TOP + PLACE + "where = { day = 2020-01-01 }\n" + ROW,
+    "column 1: where: 'x' must be text, numbers, true or false, not n": TOP + PLACE + "where = { x = [nan] }\n" + ROW,
+    "is not valid TOML: Invalid date": TOP + PLACE + "where = { day = 2020-02-31 }\n" + ROW,
     "2,000 rows × 2 columns × 1,000 seeds are 4,000,000 cells; a file may have 1,000,000": (
-        f"seeds = {list(range(1000))}\n" + TOP + COLUMN + COLUMN.replace("All", "Again")
+        f"seeds = {list(range(1000))}\n" + TOP + PLACE + PLACE.replace("All", "Again")
         + "".join(ROW.replace("Chance", f"r{k}") for k in range(2000))
     ),
 }  # fmt: skip
@@ -93,7 +93,7 @@ def planned(runner, count):
     """CPU seconds of reading, planning and drawing a benchmark of so many rows."""
     rows = "".join(f'[[row]]\nlabel = "row {k}"\nranker = "chance"\nnotes = "note {k}"\n' for k in range(count))
     began = time.process_time()
-    benchmark = rankbench.Benchmark.parse(TOP + COLUMN + rows, "many", "many.toml")
+    benchmark = rankbench.Benchmark.parse(TOP + PLACE + rows, "many", "many.toml")
     plan = runner.plan(benchmark)
     runner.store.save_plan(benchmark.name, plan.to_json())
     assert len(plan.cells) == count
@@ -113,7 +113,7 @@ def test_time_grows_with_the_rows_and_not_with_their_square(tmp_path):
 
 
 def test_a_plan_stays_below_plans_whatever_the_file_is_called(lab):
-    text = TOP + COLUMN + ROW
+    text = TOP + PLACE + ROW
     for name in ("..", ".", "a\nb"):
         result = lab.run(text, name)
         assert {cell.status for cell in result.cells} == {DONE}
@@ -139,7 +139,7 @@ def test_names_that_were_usable_keep_their_folder():
 
 
 def test_the_largest_values_that_are_allowed_are_computed(lab):
-    text = f"seeds = [{2**63 - 1}]\ndecimals = 12\ntimeout = 1e9\n" + TOP + COLUMN
+    text = f"seeds = [{2**63 - 1}]\ndecimals = 12\ntimeout = 1e9\n" + TOP + PLACE
     text += '[[row]]\nlabel = "Map"\nranker = { name = "ranksvm", features = ["color-histogram"], map = "nystroem" }\n'
     (cell,) = lab.run(text).cells
     assert cell.status == DONE, cell.reason

@@ -174,7 +174,7 @@ def test_reasons_are_counted_with_a_way_on(lab):
     assert lines[1].startswith("  1 failed: ValueError: boom (dots_plugins.py, line ")
     (failed,) = (cell.key for cell in plan.cells if cell.status == "failed")
     (file,) = lab.results.glob(f"failures/{failed}/*/record.json")
-    assert lines[2] == f"      Traceback and what was printed: {file}"
+    assert lines[2] == f"      Its traceback and output: {file}"
     assert lines[3:5] == ["  1 missing data: weights.pt: not found.", "      Put it there."]
     assert lines[5] == "  1 stale: the source of rankers/brightness has changed since"
     assert lines[6] == "  1 stale: the source of rankers/refuses has changed since"
@@ -205,7 +205,7 @@ def test_a_failed_cell_keeps_the_end_of_what_its_plugin_printed_and_names_the_fi
     assert "in prints_and_fails" in records["prints_and_fails"]["error"]["traceback"]
     assert records["raises"]["error"]["output"] == ""
     for cell in result.cells:
-        place = f"\nTraceback and what was printed: {tiny.store.failure_file(cell.key)}"
+        place = f"\nIts traceback and output: {tiny.store.failure_file(cell.key)}"
         assert [text for _, text in failures([cell], tiny.store)] == [cell.reason + place]
     (found,) = reasons(result.runner.planner, result.cells[:1])
     assert found[1] == f"failed: {result.cells[0].reason}{told_in(tiny.store, result.cells[0])}"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import rankbench
 
+LEAST = 10**6  # bytes: what Python itself takes and gives back meanwhile is about as much
+
 
 @dataclass(frozen=True)
 class Seconds(rankbench.Metric):
@@ -36,13 +38,17 @@ class PeakMemory(rankbench.Metric):
 
     It includes pages of memory-mapped features, which the system may drop, and libraries that no earlier cell of the
     process had imported.
+
+    Raises: NotApplicable where it was not measured, or is too little to be told from nothing.
     """
 
     higher_is_better = None
-    decimals = 2
+    decimals = 3
     unit = "GB"
 
     def __call__(self, judged: rankbench.Judged) -> float:
         if judged.peak_memory is None:
-            raise rankbench.NotApplicable("needs the peak memory of a cell")
+            raise rankbench.NotApplicable("the peak memory was not measured")
+        if judged.peak_memory < LEAST:
+            raise rankbench.NotApplicable("less than a megabyte of memory: too little to be measured")
         return judged.peak_memory / 1e9
