@@ -14,6 +14,7 @@ from typing import Any
 from rankbench.benchmark import Benchmark, Column, Row, named
 from rankbench.cell import key_of, key_parts
 from rankbench.errors import BenchmarkError, DamagedFile, MissingData, PluginError, RankbenchError, did_you_mean
+from rankbench.evidence import Sight
 from rankbench.files import canonical_json
 from rankbench.loading import Data, DatasetChoice, missing_message
 from rankbench.plugin import Features, File, Ranker, Resources
@@ -51,7 +52,7 @@ class PlannedCell:
     timeout: float | None = None
     sources: dict[str, str] = field(default_factory=dict)
     distributions: list[str] = field(default_factory=list)  # whose code it runs, the core's own left out
-    inputs: list[str] = field(default_factory=list)
+    sight: Sight = field(default_factory=Sight)
     tests: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     overlap: str | None = None
@@ -133,7 +134,7 @@ class Plan:
                     "tests": cell.tests,
                     "notes": cell.notes,
                     "overlap": cell.overlap,
-                    "inputs": cell.inputs,
+                    "inputs": list(cell.sight.inputs),
                 }
                 for cell in self.cells
             ],
@@ -258,12 +259,8 @@ class Planner:
         features = [build_feature(self.registry, choice) for choice in choices]
         cell.gpu = max([needed.gpu, *(feature.resources().gpu for feature in features)])
         cell.threads = cell.wanted_threads or needed.threads
-        reads = ranker.needs_images()
-        cell.pixels = any(feature.needs_images() for feature in features) if reads == "features" else bool(reads)
-        for learner in (ranker, *features):
-            if isinstance(learner.inputs, str):
-                raise PluginError(f"{type(learner).__name__}: inputs must be a tuple of names, not {learner.inputs!r}.")
-        cell.inputs = sorted({name for learner in (ranker, *features) for name in learner.inputs})
+        cell.sight = Sight.of(ranker, [(choice.name, one) for choice, one in zip(choices, features, strict=True)])
+        cell.pixels = cell.sight.pixels
         for kind, name in [("rankers", cell.ranker["name"]), *(("features", choice.name) for choice in choices)]:
             if (kind, name) not in self._sources:
                 self._sources[kind, name] = self.registry.source(kind, name)

@@ -299,6 +299,7 @@ class Learner:
     version: ClassVar[str] = "1"
     inputs: Any = ()  # names of `inputs` it reads; a row that reads any is marked in tables
     notes: Any = ()  # remarks that every table with a result of it carries: a class attribute, or from the parameters
+    leaks: Any = ""  # why the label leaks into its scores, if it does: a footnote too, and such a row is never the best
 
     def state(self) -> State:
         """What `fit` learned: arrays and JSON values. By default every attribute whose name ends in `_`."""

@@ -141,7 +141,7 @@ class Problem:
         position[order] = np.arange(len(order))
         digests = images.digests[order]
         note = f"{removed} training images with the bytes of a test image were removed with their pairs"
-        return Problem(
+        canonical = Problem(
             images.take(order),
             None if problem.train is None else sorted_pairs(problem.train.reindexed(position), digests),
             {name: sorted_pairs(pairs.reindexed(position), digests) for name, pairs in problem.tests.items()},
@@ -150,6 +150,18 @@ class Problem:
             problem.overlap,
             (*problem.notes, note) if removed else problem.notes,
         )
+        object.__setattr__(canonical, "listed", listed(images))
+        return canonical
+
+    @cached_property
+    def listed(self) -> dict[str, Any]:
+        """How many images the dataset listed, and a digest of which: problems with equal ones are about the same."""
+        return listed(self.images)
+
+    def told(self, rows: Ints) -> list[str]:
+        """What tells each of these images from all others of any problem: digest and name."""
+        names = self.images.names or ("",) * len(self.images)
+        return [f"{self.images.digests[row].tobytes().hex()[:16]} {names[row]}" for row in rows]
 
     def _without_copies(self, images: Images) -> tuple[Problem, int]:
         if self.overlap is not None or not self.tests:
@@ -216,6 +228,12 @@ class Problem:
             rows = rows[~lost[rows]]
         given = [name for name in inputs if name in self.images.inputs]
         return self.images.take(rows, names=False, columns=(), inputs=given), rows
+
+
+def listed(images: Images) -> dict[str, Any]:
+    """Number of images, and a digest of which they are, whatever their order."""
+    words = np.ascontiguousarray(images.digests).view("<u8").reshape(-1, 4)
+    return {"images": len(images), "digest": words.sum(axis=0, dtype=np.uint64).tobytes().hex()}
 
 
 def scalars(facets: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
+from rankbench.evidence import apart
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO
 from rankbench.table import Entry, Head, Table
 
@@ -199,7 +200,8 @@ class Page:
         if any(entry.spread is not None for entry in entries):
             lines[0] += " " + self._text("Mean ± standard deviation over seeds.")
         if any(entry.best for entry in entries):
-            lines[0] += f" {self.style.bold(self.style.best)}: best measured in its column."
+            others = self._text(apart(entries))
+            lines[0] += f" {self.style.bold(self.style.best)}: best measured in its column{others and '; ' + others}."
         return lines
 
     def _about_marks(self) -> list[str]:

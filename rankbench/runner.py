@@ -240,7 +240,7 @@ class Runner:
             **cell.description,
             "key_parts": cell.parts,
             "sources": cell.sources,
-            "inputs": cell.inputs,
+            **cell.sight.record(),
             "threads": cell.threads,
             "notes": cell.notes,
         }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 from rankbench.benchmark import Benchmark, Column, Reported, Row, named
 from rankbench.cell import TestSet, key_of
 from rankbench.errors import BenchmarkError, DamagedFile, MissingData, NotApplicable, PluginError, RankbenchError
+from rankbench.evidence import Sight, mark_best, together
 from rankbench.files import canonical_json, read_json, write_file
-from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale, place, placeholder
+from rankbench.footnotes import Remarks, remark
+from rankbench.keys import DIFFERING, Keys
+from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale
 from rankbench.records import Stored
 from rankbench.registry import Registry, plain
 from rankbench.store import Record, ResultStore
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
     from rankbench.plugin import Metric
 
-TIES_WORTH_A_NOTE = 0.001  # share of ordered pairs with a predicted tie
-COUNTED = r"(?s)(?:(\d+ of \d+|\d+(?= (?:training )?(?:images?|pairs?)\b)) )?(.*)"  # a count, and what it counts
 WORST_FIRST = (FAILED, MISSING, TODO, NOT_APPLICABLE)  # a place shows the worst status of its cells
 SHARED_PHASES = ("load", "decode", "features")  # what the first cell that needs it spends for all
 REPORTED = "reported"  # status of a published figure in a row without a ranker
@@ -47,6 +47,7 @@ class Entry:
         deterministic: the ranker does not depend on the seed. status: of the worst of its cells.
             In a row without a ranker: "reported", or empty where there is no figure.
         done, cells: how many of its cells are there. best: whether it is the best measured one of its column.
+        sight: what its cells see. apart: measured, and does not compete for the best.
     """
 
     value: float | None = None
@@ -57,6 +58,8 @@ class Entry:
     done: int = 0
     cells: int = 0
     best: bool = False
+    sight: Sight = field(default_factory=Sight)
+    apart: bool = False
     reported: Reported | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -112,6 +115,7 @@ class Drawer:
         self._tests: dict[str, TestSet] = {}
         self._sources: dict[tuple[str, str], str] = {}
         self._stored: dict[str, Stored | None] = {}
+        self._classes: dict[tuple[str, str], type | None] = {}  # of plugins, for records that do not tell
         self._shown: list[Record] = []  # whose numbers are in the table being drawn
 
     def every(self) -> Iterator[Table | RankbenchError]:
@@ -125,7 +129,7 @@ class Drawer:
 
     def draw(self, benchmark: Benchmark) -> Table:
         """The table: layout and reported figures from the benchmark, keys from the stored plan."""
-        plan = Keys(self.store.plan(benchmark.name))
+        plan = Keys(self.store, benchmark.name)
         self._shown.clear()
         metrics = [self._metric(column, benchmark) for column in benchmark.column]
         heads = []
@@ -148,6 +152,7 @@ class Drawer:
         for at, head in enumerate(heads):
             mark_best([row[at] for row in table.entries], head)
         table.notes += [benchmark.notes] if benchmark.notes else []
+        table.notes += [DIFFERING] if plan.differing else []
         table.notes += self._mixtures()
         return table
 
@@ -168,18 +173,23 @@ class Drawer:
             return entry
         ranker = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
         threads, problems = row.threads or benchmark.threads, plan.problems(column)
-        entry.deterministic = any(
-            plan.cell(describe(ranker, column.choice, facets, None, threads)) for facets in problems
-        )
+
+        def described(facets: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+            return describe(ranker, column.choice, facets, seed, threads)
+
+        entry.deterministic = plan.deterministic(described, problems, benchmark.seeds)
         seeds = [None] if entry.deterministic else list(benchmark.seeds)
         found: dict[int | None, list[float]] = {seed: [] for seed in seeds}
-        statuses, remarks = set(), Remarks()
+        statuses, remarks, sights = set(), Remarks(), list[Sight]()
         for seed in seeds:
             for facets in problems:
-                planned = plan.cell(describe(ranker, column.choice, facets, seed, threads))
+                planned = plan.cell(described, facets, seed, column)
                 status, value = self._cell(planned, column, metric, entry, remarks)
+                if planned is not None and value is not None:
+                    sights.append(self._sight(planned, remarks))
                 statuses.add(status)
                 found[seed] += [] if value is None else [value]
+        entry.sight = together(sights) if sights else entry.sight
         entry.cells, entry.done = len(seeds) * len(problems), sum(map(len, found.values()))
         entry.status = next((bad for bad in WORST_FIRST if bad in statuses), DONE)
         if entry.status == DONE:
@@ -229,6 +239,35 @@ class Drawer:
         entry.stale = entry.stale or is_stale(self.registry, self.store, planned["key"], record, self._sources)
         remark(remarks, problem, planned, record, test)
         return DONE, value
+
+    def _sight(self, planned: Mapping[str, Any], remarks: Remarks) -> Sight:
+        """What a stored cell sees; of an old record, as far as the installed plugins tell."""
+        record, problem = self._record(planned["key"]) or {}, canonical_json(planned["description"]["facets"])
+        sight = Sight.recorded(record) or self._declared(record)
+        for text in sight.remarks:
+            remarks.add(problem, text)
+        overlap = (f"training and test share images: {planned['overlap']}",) if planned["overlap"] else ()
+        return replace(sight, leaks=sight.leaks + overlap) if overlap else sight
+
+    def _declared(self, record: Record) -> Sight:
+        """What the plugins of a cell declare today, by their classes. A leak was always said in a remark, too."""
+        by_name, leaks = [], []
+        for label in record.get("sources", {}):
+            kind, _, name = label.partition("/")
+            if kind == "features" and self._attribute(kind, name, "by_name") is True:
+                by_name.append(name)
+            if record.get("remarks") and isinstance(leak := self._attribute(kind, name, "leaks"), str) and leak:
+                leaks.append(leak)
+        return Sight(True, tuple(record.get("inputs") or ()), tuple(by_name), tuple(leaks))
+
+    def _attribute(self, kind: str, name: str, attribute: str) -> Any:
+        """Of a plugin's class; None where the plugin is not installed any more, or broken."""
+        if (kind, name) not in self._classes:
+            try:
+                self._classes[kind, name] = self.registry.find(kind, name).load()
+            except (Exception, SystemExit):
+                self._classes[kind, name] = None
+        return getattr(self._classes[kind, name], attribute, None)
 
     def _record(self, key: str | None) -> Record | None:
         if key is None:
@@ -325,73 +364,6 @@ def recalled(path: Path | None) -> dict[str, Any]:
     return {}
 
 
-class Keys:
-    """A stored plan, asked by description."""
-
-    def __init__(self, plan: Mapping[str, Any] | None) -> None:
-        self._facets: dict[str, Any] = dict(plan["facets"]) if plan else {}
-        self._cells = {canonical_json(cell["description"]): cell for cell in (plan["cells"] if plan else [])}
-
-    def problems(self, column: Column) -> list[dict[str, Any]]:
-        """Facets of the problems a column averages."""
-        known = self._facets.get(canonical_json(place(column.choice))) or []
-        return [dict(facets) for facets in known if column.matches(facets)] or [placeholder(column)]
-
-    def cell(self, description: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The planned cell of that description, if there is one."""
-        return self._cells.get(canonical_json(description))
-
-
-class Remarks:
-    """Footnotes of one entry. `37 images …` and `37 of 120 …` add up over problems, not over seeds."""
-
-    def __init__(self) -> None:
-        self._counted: dict[str, dict[str, tuple[int, ...]]] = {}  # text without its numbers: numbers by problem
-        self._tied: list[float] = []
-
-    def add(self, problem: str, text: str) -> None:
-        """One remark on one problem."""
-        numbers, rest = re.fullmatch(COUNTED, text).groups()  # type: ignore[union-attr]
-        by_problem = self._counted.setdefault(rest, {})
-        if numbers is not None:
-            by_problem[problem] = max(tuple(map(int, numbers.split(" of "))), by_problem.get(problem, ()))
-
-    def tied(self, share: float) -> None:
-        """Share of a cell's ordered pairs that got no order."""
-        self._tied.append(share)
-
-    def notes(self) -> list[str]:
-        """The footnotes, in the order they came up."""
-        notes = []
-        for text, numbers in self._counted.items():
-            total = " of ".join(str(sum(column)) for column in zip(*numbers.values(), strict=False))
-            notes.append(f"{total} {text}" if total else text)
-        if max(self._tied, default=0.0) > TIES_WORTH_A_NOTE:
-            mean = math.fsum(self._tied) / len(self._tied)
-            notes.append(f"predicted ties: {100 * mean:.3g} % of the ordered pairs")
-        return notes
-
-
-def remark(remarks: Remarks, problem: str, planned: Mapping[str, Any], record: Record, test: str) -> None:
-    """What a reader must know of a stored cell."""
-    remarks.tied(record["tests"][test]["tied"])
-    if record.get("lost"):
-        remarks.add(
-            problem,
-            f"{len(record['lost'])} of {record['images']} images could not be read and were left out with their pairs",
-        )
-    if planned["overlap"]:
-        remarks.add(problem, f"training and test share images: {planned['overlap']}")
-    for text in planned["notes"]:
-        remarks.add(problem, text)
-    for text in record.get("remarks", []):
-        remarks.add(problem, text)
-    for text in record.get("left_changed", []):
-        remarks.add(problem, f"leaves changed what cells share, and others are kept from it: {text}")
-    if record.get("inputs"):
-        remarks.add(problem, f"reads evidence given at test time: {', '.join(record['inputs'])}")
-
-
 def costs(record: Record) -> dict[str, Any]:
     """What a cell took, as a metric sees it."""
     spent = {name: phase["wall_seconds"] for name, phase in record["phases"].items() if name not in SHARED_PHASES}
@@ -435,12 +407,3 @@ def summarize(entry: Entry, by_seed: list[list[float]], scale: float) -> None:
     entry.value = math.fsum(means) / len(means)
     if len(means) > 1:
         entry.spread = math.sqrt(math.fsum((mean - entry.value) ** 2 for mean in means) / (len(means) - 1))
-
-
-def mark_best(entries: list[Entry], head: Head) -> None:
-    """Mark the best measured values of a column; equal at the shown precision is equal."""
-    shown = {at: round(entry.value, head.decimals) for at, entry in enumerate(entries) if entry.value is not None}
-    if len(shown) > 1 and head.higher_is_better is not None:
-        best = max(shown.values()) if head.higher_is_better else min(shown.values())
-        for at, value in shown.items():
-            entries[at].best = value == best

@@ -308,7 +308,8 @@ class Fitter:
     def _remarks(self, ranker: Ranker) -> list[str]:
         """What the ranker and its features want said wherever their results are shown."""
         features = [build_feature(self.shop.registry, choice) for choice in feature_choices(ranker)]
-        return list(dict.fromkeys(str(text) for one in (ranker, *features) for text in one.notes))
+        texts = [text for one in (ranker, *features) for text in (*one.notes, one.leaks)]
+        return list(dict.fromkeys(str(text) for text in texts if text))
 
     def _unreadable(self, problem: Problem, error: UnreadableImage) -> NDArray[np.bool_]:
         """Which of the problem's images cannot be decoded: one was found, so all are tried.
@@ -347,6 +348,7 @@ class Fitter:
             "not_applicable": self.refused,
             "lost": lost,
             "images": len(problem.images),
+            "listed": problem.listed | {"lost": [] if self.lost is None else problem.told(np.flatnonzero(self.lost))},
             "holdouts": self.holdouts,
             "feature_seconds": self.feature_seconds,
         }

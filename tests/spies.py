@@ -123,6 +123,83 @@ class Standing(rankbench.Ranker):
         return np.zeros(len(images))
 
 
+@dataclass(frozen=True)
+class Votes(rankbench.Dataset):
+    """Grey images; their names and an input tell the level."""
+
+    overlap: str = ""
+
+    folder = ""
+
+    def problems(self, root):
+        levels = np.random.default_rng(0).permutation(256)[:24]
+        images = rankbench.Images.from_arrays(
+            [np.full((4, 4, 3), level, np.uint8) for level in levels],
+            names=[str(level) for level in levels],
+            columns={"score": levels},
+            inputs={"votes": levels},
+        )
+        yield rankbench.Problem(images, judged(levels, 0, 12), judged(levels, 12, 24), overlap=self.overlap or None)
+
+
+@dataclass
+class Told(rankbench.Ranker):
+    """Scores by pixels (worse by `less`), a name or an input; `leaking` says that the label leaks."""
+
+    features: rankbench.Features = field(default_factory=rankbench.Features)
+    leaking: str = ""
+    votes: bool = False
+    less: int = 0
+    seeded = False
+
+    @property
+    def inputs(self):
+        return ("votes",) if self.votes else ()
+
+    @property
+    def leaks(self):
+        return self.leaking
+
+    def needs_images(self):
+        return not self.votes and not self.features
+
+    def fit(self, images, pairs, run):
+        self.seen_ = [float(image.mean()) for image in images] if self.needs_images() else []
+        return self
+
+    def score(self, images, run):
+        if self.features:
+            return run.features(images, self.features)[:][:, 0].astype(np.float64)
+        levels = images.inputs["votes"] if self.votes else np.array([image.mean() for image in images])
+        return levels.astype(np.float64) % (256 - self.less)
+
+
+class ByName(rankbench.Feature):
+    """The number that is an image's name."""
+
+    by_name = True
+
+    def needs_images(self):
+        return False
+
+    def extract(self, images, run):
+        return np.array([[float(name)] for name in images.names], np.float32)
+
+
+class Leaky(rankbench.Ranker):
+    """Says so by a class attribute."""
+
+    leaks = "its authors trained on the test pairs"
+    notes = (leaks,)
+    seeded = False
+
+    def fit(self, images, pairs, run):
+        return self
+
+    def score(self, images, run):
+        return np.array([image.mean() for image in images])
+
+
 class Spied(rankbench.Feature):
     """Means; looks about as the spy does."""
 
@@ -207,14 +284,14 @@ def note(**facts):
 
 @rankbench.hookimpl
 def rankbench_datasets():
-    return {"coins": Coins}
+    return {"coins": Coins, "votes": Votes}
 
 
 @rankbench.hookimpl
 def rankbench_rankers():
-    return {"honest": Honest, "spy": Spy, "boom": Boom}
+    return {"honest": Honest, "spy": Spy, "boom": Boom, "standing": Standing, "told": Told, "leaky": Leaky}
 
 
 @rankbench.hookimpl
 def rankbench_features():
-    return {"spied": Spied}
+    return {"spied": Spied, "by-name": ByName}

@@ -6,7 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import spies
 
 import rankbench
 from rankbench.scratch import UNUSED, scratch_root, sweep_private
@@ -89,10 +91,9 @@ def test_a_worker_stands_in_an_empty_folder_and_finds_what_was_relative(tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("modules")  # relative, and the data too
     Path("modules").mkdir()
-    lines = ["import os, rankbench", "from spies import Standing", "assert not os.path.exists('modules')"]
-    lines += ["@rankbench.hookimpl", "def rankbench_rankers():", "    return {'standing': Standing}"]
-    guarded = "\n".join(lines).replace("assert not", "assert os.getpid() == int(os.environ['RUNNER']) or not")
-    Path("modules/standing_plugin.py").write_text(guarded + "\n")
+    lines = ["import os", "from spies import rankbench_rankers"]
+    lines += ["assert os.getpid() == int(os.environ['RUNNER']) or not os.path.exists('modules')"]
+    Path("modules/standing_plugin.py").write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("RUNNER", str(os.getpid()))
     draw(Path("pictures"))
     here, pwd, before, folder = standing(data="pictures", plugins=["standing_plugin"])
@@ -156,3 +157,223 @@ def test_private_folders_nobody_uses_any_more_are_swept(tmp_path):
     sweep_private(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"somebody-else's", f"{key}-others", young.name}
     sweep_private(tmp_path / "not there")
+
+
+# -- the best
+
+
+ROWS = {
+    "Pixels": '{ name = "told", less = 100 }',
+    "Worse": '{ name = "told", less = 150 }',
+    "Names": '{ name = "told", features = [{ name = "by-name", normalize = "none" }] }',
+    "Votes": '{ name = "told", votes = true }',
+    "Leak": '{ name = "told", leaking = "the split is not by image" }',
+    "Leaky": '"leaky"',
+    "Chance": '"chance"',
+}
+NAMES, EVIDENCE = "matches images by name: by-name", "reads evidence given at test time: votes"
+
+
+def drawn(rows, overlap="", old=False):
+    """The table of these rows; with `old`, of records as they were before they told what a row sees."""
+    from rankbench.table import Drawer
+
+    head = f'title = "Votes"\ndataset = {{ name = "votes", overlap = "{overlap}" }}\nmetric = "pairwise-accuracy"\n'
+    text = head + '[[column]]\nlabel = "x"\n'
+    text += "".join(f'[[row]]\nlabel = "{row}"\nranker = {ROWS[row]}\n' for row in rows)
+    Path("votes.toml").write_text(text)
+    result = rankbench.run("votes.toml", plugins=["spies"], quiet=True, device="cpu", in_process=True)
+    assert {cell.status for cell in result.cells} == {"done"}, [cell.reason for cell in result.cells]
+    for path in Path("results/cells").glob("*/record.json") if old else ():
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in record.items() if k not in ("by_name", "leaks", "pixels")}))
+    return Drawer(result.runner.registry, result.runner.store).draw(result.plan.benchmark)
+
+
+def bests(table):
+    return {label for label, (entry,) in zip(table.rows, table.entries, strict=True) if entry.best}
+
+
+def legend(table):
+    from rankbench.render import render
+
+    text = " ".join(render(table, "text").split())
+    return text.partition(": best measured in ")[2].partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "best", "told"),
+    [
+        ("Pixels Worse Names Votes", "Pixels", "rows that read evidence or leak do not compete"),
+        ("Pixels Worse Chance Leak", "Pixels", "rows whose label leaks do not compete"),
+        ("Pixels Worse", "Pixels", ""),
+        ("Votes Leak Chance", "Votes", "rows whose label leaks do not compete"),
+        ("Votes Names", "Votes Names", ""),
+        ("Leak Leaky", "Leak Leaky", ""),
+        ("Leak Chance", "", None),
+        ("Pixels Votes", "", None),
+    ],
+)
+def test_the_best_competed_fairly(tmp_path, monkeypatch, rows, best, told):
+    monkeypatch.chdir(tmp_path)
+    table = drawn(rows.split())
+    assert bests(table) == set(best.split())
+    assert legend(table) == ("" if told is None else "its column" + (f"; {told}" if told else ""))
+
+
+def test_shared_images_are_everybodys_leak(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bests(drawn(["Pixels", "Worse", "Votes"], overlap="as published")) == {"Pixels"}
+
+
+def test_names_evidence_and_leaks_are_footnoted_and_recorded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = drawn(["Pixels", "Names", "Votes", "Leak"])
+    assert [entry.notes for (entry,) in table.entries] == [[], [NAMES], [EVIDENCE], ["the split is not by image"]]
+    records = [json.loads(path.read_text()) for path in Path("results/cells").glob("*/record.json")]
+    told = {record["row"]: [record[name] for name in ("pixels", "inputs", "by_name", "leaks")] for record in records}
+    assert told == {
+        "Pixels": [True, [], [], []],
+        "Names": [False, [], ["by-name"], []],
+        "Votes": [False, ["votes"], [], []],
+        "Leak": [True, [], [], ["the split is not by image"]],
+    }
+
+
+def test_old_records_are_judged_by_the_plugins_that_are_installed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = drawn(["Pixels", "Worse", "Names", "Votes", "Leaky"], old=True)
+    assert bests(table) == {"Pixels"}
+    assert [entry.notes for (entry,) in table.entries][2:4] == [[NAMES], [EVIDENCE]]
+
+
+def test_the_published_row_that_leaks_is_no_best():
+    from rankbench.evidence import Sight, competitors
+    from rankbench_rankers.attribute_votes import AttributeVotes
+    from rankbench_rankers.deep_attributes import PublishedDeepAttributes
+
+    rows = [Sight.of(ranker, ()) for ranker in (AttributeVotes(), PublishedDeepAttributes())]
+    assert competitors(dict(enumerate(rows))) == [0]
+    assert rows[1].leaks == PublishedDeepAttributes.notes
+
+
+@pytest.mark.parametrize(("leaks", "wanted"), [((), "a string"), (3, "a string")])
+def test_a_leak_is_a_reason(leaks, wanted):
+    from rankbench.evidence import Sight
+
+    class Odd(rankbench.Ranker):
+        pass
+
+    Odd.leaks = leaks
+    with pytest.raises(rankbench.RankbenchError, match=rf"^Odd: leaks must be {wanted}, the reason why, not "):
+        Sight.of(Odd(), ())
+
+
+# -- a new layout of what is stored
+
+
+def layout(folder, name, title, rows=("Pixels", "Votes"), columns=("x",)):
+    path = folder / f"{name}.toml"
+    text = f'title = "{title}"\ndataset = {{ name = "votes" }}\nmetric = "pairwise-accuracy"\n'
+    text += "".join(f'[[column]]\nlabel = "{column}"\n' for column in columns)
+    path.write_text(text + "".join(f'[[row]]\nlabel = "{row}"\nranker = {ROWS[row]}\n' for row in rows))
+    return path
+
+
+def table_of(path, results="results"):
+    """Drawn from the store alone, as `rankbench table` does."""
+    from rankbench.benchmark import Benchmark
+    from rankbench.store import ResultStore
+    from rankbench.table import Drawer
+    from rankbench.worker import load_registry
+
+    return Drawer(load_registry(["spies"]), ResultStore(results)).draw(Benchmark.read(path))
+
+
+def values(table):
+    return [[entry.value for entry in row] for row in table.entries]
+
+
+def test_a_renamed_file_and_a_new_layout_show_what_is_stored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"plugins": ["spies"], "quiet": True, "device": "cpu", "in_process": True}
+    first = rankbench.run(layout(tmp_path, "first", "First"), **options).drawn()
+    rankbench.run(layout(tmp_path, "second", "Second", ["Names", "Chance"]), **options)
+    shown = values(first)
+    assert all(value is not None for row in shown for value in row)
+    assert values(table_of(layout(tmp_path, "renamed", "Renamed"))) == shown
+    mixed = table_of(layout(tmp_path, "mixed", "Mixed", ["Names", "Votes", "Worse"], ["x", "y"]))
+    assert [[entry.status for entry in row] for row in mixed.entries] == [["done"] * 2, ["done"] * 2, ["to do"] * 2]
+    assert mixed.notes == []
+    (tmp_path / "results" / "plans" / "third").mkdir()
+    for at, text in enumerate(("{", '"plan"', '{"facets": 3}', '{"cells": [1], "facets": {}}', "{}"), 1):
+        (tmp_path / "results" / "plans" / "third" / f"{at:06d}.json").write_text(text)
+    assert values(table_of(tmp_path / "renamed.toml")) == shown, "damaged plans are passed over"
+    monkeypatch.setattr("rankbench.keys.Keys._read", lambda keys: pytest.fail("the file's own plan has it all"))
+    assert values(table_of(tmp_path / "first.toml")) == shown
+
+
+def test_where_plans_lead_to_different_results_the_newest_wins_and_a_note_says_so(tmp_path, monkeypatch):
+    from rankbench.keys import DIFFERING
+
+    monkeypatch.chdir(tmp_path)
+    options = {"plugins": ["spies"], "quiet": True, "device": "cpu", "in_process": True}
+    rankbench.run(layout(tmp_path, "first", "First"), **options)
+    monkeypatch.setattr(spies.Told, "version", "2", raising=False)
+    monkeypatch.setattr(spies.Told, "score", lambda self, images, run: np.zeros(len(images)))
+    rankbench.run(layout(tmp_path, "second", "Second"), **options)
+    plans = [tmp_path / "results" / "plans" / name / "000001.json" for name in ("first", "second")]
+    for newest in (0, 1):
+        for at, plan in enumerate(plans):
+            os.utime(plan, (1e9 + (at == newest), 1e9 + (at == newest)))
+        table = table_of(layout(tmp_path, "third", "Third"))
+        assert table.notes == [DIFFERING]
+        assert (table.entries[1][0].value == 50) == (newest == 1)
+    assert table_of(tmp_path / "first.toml").notes == [], "a file's own plan rules"
+
+
+def test_a_layout_that_was_run_without_its_data_shows_what_other_plans_know(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "pictures")
+    text = 'title = "t"\ndataset = {{ name = "manifest", folder = "." }}\nmetric = "{}"\n[[column]]\nlabel = "x"\n'
+    text += '[[row]]\nlabel = "Pixels"\nranker = "told"\n'
+    Path("first.toml").write_text(text.format("pairwise-accuracy"))
+    Path("second.toml").write_text(text.format("spearman"))
+    options = {"plugins": ["spies"], "quiet": True, "device": "cpu", "in_process": True}
+    assert rankbench.run("first.toml", data="pictures", **options).exit_code == 0
+    rankbench.run("second.toml", data="nowhere", **options)
+    assert values(table_of(tmp_path / "second.toml")) == [[1.0]]
+
+
+# -- counts
+
+
+def test_footnotes_count_each_photograph_once(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "photos"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for at in range(40):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(folder / f"{at:02d}.png")
+    photo = folder / "07.png"
+    photo.write_bytes(photo.read_bytes()[:300])
+    pairs = [(a, b) for a in range(40) for b in range(a + 1, 40) if (a + b) % 3]
+    lines = ["left,right,label", *(f"{a:02d}.png,{b:02d}.png,{(-1) ** a}" for a, b in pairs)]
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    text = 'title = "t"\ndataset = { name = "manifest", folder = "photos" }\nmetric = "pairwise-accuracy"\n'
+    text += '[[column]]\nlabel = "x"\n[[column]]\nlabel = "One"\nwhere = { split = 3 }\n'
+    Path("photos.toml").write_text(text + '[[row]]\nlabel = "Pixels"\nranker = "told"\n')
+    result = rankbench.run("photos.toml", plugins=["spies"], quiet=True, device="cpu", in_process=True)
+    assert {cell.status for cell in result.cells} == {"done"}, [cell.reason for cell in result.cells]
+    table = result.drawn()
+    dropped = [max(int(note.split()[0]) for note in cell.notes) for cell in result.cells]
+    unread, join = (
+        "1 of 40 images could not be read and was left out with its pairs",
+        (f" of {len(pairs)} pairs join a training and a test image and were left out"),
+    )
+    assert len(set(dropped)) > 1
+    assert table.entries[0][0].notes == [f"in each of 5 splits, up to {max(dropped)}{join}"]
+    assert table.entries[0][1].notes == [f"{dropped[3]}{join}"]
+    assert table.row_notes == [[unread]]

@@ -197,14 +197,18 @@ def test_predicted_ties_are_footnoted_above_a_thousandth(lab):
         assert remarks.notes() == noted
 
 
-def test_numbers_of_footnotes_add_up_over_problems_and_not_over_seeds():
+def test_numbers_of_footnotes_add_up_over_neither_problems_nor_seeds():
     remarks = Remarks()
     for _seed in range(3):
         for problem, count in (("a", 2), ("b", 5)):
             remarks.add(problem, f"{count} images could not be read")
             remarks.add(problem, "a plain remark")
             remarks.add(problem, f"{count} of 10 pairs were left out")
-    assert remarks.notes() == ["7 images could not be read", "a plain remark", "7 of 20 pairs were left out"]
+    assert remarks.notes() == [
+        "in each of 2 problems, up to 5 images could not be read",
+        "a plain remark",
+        "in each of 2 problems, up to 5 of 10 pairs were left out",
+    ]
 
 
 def test_unreadable_images_are_footnoted(lab):
@@ -215,8 +219,17 @@ def test_unreadable_images_are_footnoted(lab):
     lab.run(TOY)
     change_records(lab, lose)
     table = lab.run(TOY).drawn()
-    note = "2 of 12 images could not be read and were left out with their pairs"
-    assert table.heads[0].notes == table.heads[1].notes == [note]
+    note = "2 of {} images could not be read and were left out with their pairs"
+    assert table.heads[0].notes == [note.format(12)]
+    assert table.heads[1].notes == [note.format(24)], "each attribute has images of its own"
+
+    def forget(record):
+        del record["listed"]
+
+    change_records(lab, forget)  # as records were before
+    table = Drawer(Registry.installed(), ResultStore(lab.results)).draw(Benchmark.read(lab.file(TOY)))
+    assert table.heads[0].notes == [note.format(12)]
+    assert table.heads[1].notes == ["2 images could not be read and were left out with their pairs"]
 
 
 def test_overlap_and_notes_of_the_data_are_footnoted(lab):
@@ -411,13 +424,18 @@ def test_a_wrong_metric_names_its_column(lab):
         drawer.draw(Benchmark.parse(TOY.replace("mean-score", "men-score"), "toy", "toy.toml"))
 
 
-def test_only_counts_add_up_over_problems():
-    from rankbench.table import Remarks
-
+def test_counts_say_in_how_many_problems_they_are_found():
     remarks = Remarks()
-    for problem in "abc":
+    for split in range(3):
+        problem = f'{{"attribute":"open","split":{split}}}'
         remarks.add(problem, "2009 release of the labels is used")
-        remarks.add(problem, "12 images could not be read")
-        remarks.add(problem, "3 of 20 pairs were dropped")
-    expected = ["2009 release of the labels is used", "36 images could not be read", "9 of 60 pairs were dropped"]
-    assert remarks.notes() == expected
+        remarks.add(problem, "1,234 of 5,678 images are not there")
+        if split:
+            remarks.add(problem, "3 of 20 pairs were dropped")
+    remarks.add("", "a word on the place")
+    assert remarks.notes() == [
+        "2009 release of the labels is used",
+        "in each of 3 splits, 1,234 of 5,678 images are not there",
+        "in 2 of 3 splits, 3 of 20 pairs were dropped",
+        "a word on the place",
+    ]

@@ -117,7 +117,8 @@ class PublishedDeepAttributes(AttributeVotes):
 
     input: str = "predicted_attributes"
 
-    notes = (
+    leaks = (
         "published protocol: the shipped SVMs saw each pair as viral minus other, in training and in test, so the "
-        "label leaks into their class bias",
+        "label leaks into their class bias"
     )
+    notes = (leaks,)
