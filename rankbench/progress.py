@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import sys
 import threading
@@ -22,10 +23,14 @@ GOOD = ("done", "not applicable")
 BAR = "{l_bar}{bar:8}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 BESIDE = 34  # characters of the bar that are not what is said of the cells
 REFRESHED = 1.0  # seconds after which a terminal shows time again
+QUICK = 0.1  # seconds between two points of curves that a terminal shows
 SILENCE = 60.0  # seconds after which a line comes elsewhere
 NAMED = 3  # running cells that are named
 REPLAYED = 1.0  # seconds after a start in which points that come all at once are those of an earlier try
 AT_ONCE = 0.005  # seconds between such points
+TOO_EARLY = 2.0  # seconds of steps that tell nothing yet
+WRONG = 2.0  # times as much as was promised: then the promise was wrong, and is made anew
+SLIGHT = 30.0  # seconds more that are no reason to
 OVERDUE = 0.1  # share of what a cell took already that is believed to be left once it should have ended
 
 
@@ -35,7 +40,8 @@ class Running:
 
     Attributes:
         since: when it began. steps: that it expects in all, 0 where it did not say. begun, base: time, and time and
-            step from which its pace is measured. last: time and step of its last point. numbers: what it last logged.
+            step from which its pace is measured. last: time and step of its last point; gap, seconds to the one before.
+        numbers: what it last logged.
     """
 
     row: str
@@ -44,6 +50,7 @@ class Running:
     begun: float = 0.0
     base: tuple[float, float] | None = None
     last: tuple[float, float] | None = None
+    gap: float = 0.0
     numbers: dict[str, float] = field(default_factory=dict)
 
     def expect(self, steps: float, now: float) -> None:
@@ -53,22 +60,27 @@ class Running:
     def log(self, step: float, numbers: Mapping[str, float], now: float) -> None:
         """A point of its curves."""
         self.numbers |= numbers
-        before, self.last = self.last or self.base, (now, step)
-        replayed = before is not None and now - self.begun < REPLAYED and now - before[0] < AT_ONCE
-        if self.base is None or step < self.base[1] or replayed:
+        before, self.last = self.last, (now, step)
+        previous = before or self.base
+        self.gap = now - previous[0] if previous else 0.0
+        if previous is None or step < previous[1] or (now - self.begun < REPLAYED and now - previous[0] < AT_ONCE):
             self.base = self.last
+        elif before is not None and self.base is not None and self.base[1] == 0.0:
+            self.base = before  # until the first point something was set up
 
     def left(self, now: float) -> float | None:
         """Seconds of its steps, None where they do not tell."""
         if not self.steps or self.base is None or self.last is None or self.last[1] <= self.base[1]:
             return None
+        if now - self.begun < TOO_EARLY:
+            return None
         pace = (self.last[0] - self.base[0]) / (self.last[1] - self.base[1])
-        return max(pace * (self.steps - self.last[1]) - (now - self.last[0]), 0.0)
+        return max(pace * (self.steps - self.last[1]) - min(now - self.last[0], self.gap), 0.0)
 
     def __str__(self) -> str:
         if self.last is None:
             return self.row
-        of = f"/{self.steps:g}" if self.steps >= self.last[1] else ""
+        of = f"/{self.steps:g}" if self.steps and self.steps >= self.last[1] else ""
         shown = "".join(f" {name} {value:.3g}" for name, value in list(self.numbers.items())[:1])
         return one_line(f"{self.row} (step {self.last[1]:g}{of}{shown})")
 
@@ -95,7 +107,7 @@ class Progress:
         self.spent: dict[str, list[float]] = {}  # seconds of the finished cells of each row
         self.running: dict[str, Running] = {}  # by title
         self.at_once = 1  # cells that ran side by side, at most
-        self.began = self.told = clock()
+        self.began = self.told = self.shown = clock()
         self.promised: tuple[float, float] | None = None  # when, and how many seconds were left
         self.lock = threading.Lock()
         self.closed = threading.Event()
@@ -145,6 +157,8 @@ class Progress:
         with self.lock:
             if title in self.running:
                 self.running[title].log(step, numbers, self.clock())
+                if self.clock() - self.shown > QUICK:
+                    self._show()
 
     def heard(self, title: str, message: Mapping[str, Any]) -> None:
         """What a worker says of a running cell; events that nothing is shown of are left alone."""
@@ -164,11 +178,11 @@ class Progress:
             first = shortened(one_line(next(iter(message.splitlines()), "")), whole or "`rankbench why` shows it whole")
             line = f"{status:<5} {one_line(title)}" + (f": {first}" if first else "")
             if self.bar is not None:
-                with shown_or_not():
-                    self.bar.update()
-                    if status not in GOOD:
-                        self.bar.write(line, file=sys.stderr)
+                self.bar.n = self.count
                 self._show()
+                if status not in GOOD:
+                    with shown_or_not():
+                        self.bar.write(line, file=sys.stderr)
             elif not self.quiet:
                 outlook = self.outlook()
                 self._tell(f"[{self.count}/{self.total}] {line}" + (f" ({outlook})" if outlook else ""))
@@ -202,7 +216,10 @@ class Progress:
         return "; ".join(filter(None, [time_left, running]))
 
     def _left(self) -> float | None:
-        """Seconds; between two cells that finish it only ever falls, slowly where a cell takes longer than believed."""
+        """Seconds. Between two cells that finish it falls, slowly where a cell takes longer than was believed.
+
+        It rises where that was wrong altogether.
+        """
         now = self.clock()
         believed = self._believed(now)
         if believed is None:
@@ -210,6 +227,8 @@ class Progress:
         if self.promised is None:
             self.promised = (now, believed)
         then, left = self.promised
+        if believed > WRONG * left + SLIGHT:
+            then, left = now, believed
         pace = min(1.0, left / believed) if believed > 0 else 1.0
         self.promised = (now, max(0.0, min(believed, left - pace * (now - then))))
         return self.promised[1]
@@ -238,6 +257,7 @@ class Progress:
     def _show(self) -> None:
         if self.bar is None or self.closed.is_set():
             return
+        self.shown = self.clock()
         with shown_or_not():
             self.bar.ncols = columns()
             outlook = self.outlook().replace("running: ", "")
@@ -262,7 +282,10 @@ class Progress:
 
 def columns() -> int:
     """Characters of the terminal's line."""
-    return shutil.get_terminal_size().columns or 80  # some terminals say 0
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard output may well be a file
+        if "COLUMNS" not in os.environ:
+            return os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals say 0
+    return shutil.get_terminal_size().columns
 
 
 def terminal() -> bool:
