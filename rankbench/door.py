@@ -51,6 +51,10 @@ class Door:
         """Store a point of the curves."""
         BEHIND[self].log(step, **numbers)
 
+    def expect(self, steps: float) -> None:
+        """Say how many steps are to come."""
+        BEHIND[self].expect(steps)
+
     def holdout(self, images: Images, pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
         """Pairs to fit and pairs held out."""
         return BEHIND[self].holdout(images, pairs, share)

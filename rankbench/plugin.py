@@ -155,6 +155,10 @@ class Run(Protocol):
         """Store a point of the cell's curves, such as log(3, loss=0.61); drives the progress display."""
         ...
 
+    def expect(self, steps: float) -> None:
+        """Say how many steps are to come, so that a run can tell the time that is left; nothing is stored of it."""
+        ...
+
     def holdout(self, images: Images, pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
         """Training pairs to fit and pairs held out to choose settings by; disjoint images where possible."""
         ...

@@ -7,25 +7,26 @@ import html
 import io
 import json
 import re
-import textwrap
-import unicodedata
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
+from rankbench import text_table
 from rankbench.evidence import apart
+from rankbench.latex import TEX, needs, tex
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO
 from rankbench.table import Entry, Head, Table
+from rankbench.text_table import display_width
+from rankbench.visible import HIDDEN, one_line, visible
 
 MARKS = {MISSING: "?", FAILED: "!", NOT_APPLICABLE: "–", TODO: "…"}
 LEGEND = {MISSING: "data is missing", FAILED: "failed", NOT_APPLICABLE: "not applicable", TODO: "not run yet"}
 STALE_MARK = "†"
-HEAD_WIDTH = 10  # characters after which a head of a text table goes on in the next line
-TEXT_WIDTH = 100
-WIDE = 7  # columns from which a LaTeX table is set closer
-PAD = "\ue000"  # stands for a space that tabulate must not strip
+TEXT_WIDTH = 100  # characters of a line where no terminal says how many it shows
+LATEX_WIDTH = 345  # points of a line of LaTeX's articles
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,9 @@ class Style:
     raised: Callable[[str], str] = lambda text: f"[{text}]"
     best: str = "…"  # the word or sign that is set bold in the legend
     plus_minus: str = " ± "
+    minus: str = "-"
     stale: str = STALE_MARK
     marks: dict[str, str] = field(default_factory=lambda: dict(MARKS))
-
-
-TEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-       "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "–": "--", "—": "---", "±": r"$\pm$", "…": r"\dots{}",
-       "†": r"\dag{}", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "·": r"$\cdot$", "<": r"\textless{}",
-       ">": r"\textgreater{}", "|": r"\textbar{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$",
-       "“": "``", "”": "''", "’": "'", "[": "{[}", "]": "{]}", "*": "{*}", "\0": "{}"}  # fmt: skip
-NOT_IN_OT1 = "«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ"  # LaTeX's default font encoding has no glyph for these
-
-
-def tex(text: str) -> str:
-    """Text for LaTeX; a character its default fonts lack becomes the plain letter below it, or a question mark."""
-    return "".join(TEX.get(c) or tex_letter(c) for c in text.replace("--", "-\0-"))
-
-
-def tex_letter(letter: str) -> str:
-    if letter.isascii() or ("\u00a1" <= letter <= "\u017f" and letter not in NOT_IN_OT1):
-        return letter
-    return unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?"
 
 
 STYLES = {
@@ -75,6 +58,7 @@ STYLES = {
         raised=lambda text: rf"\textsuperscript{{{text}}}",
         best="Bold",
         plus_minus=r" $\pm$ ",
+        minus="$-$",
         stale=r"\dag{}",
         marks={status: TEX.get(mark, mark) for status, mark in MARKS.items()},
     ),
@@ -89,16 +73,16 @@ FORMATS = ("text", "markdown", "latex", "html", "csv", "json")
 
 
 def render(table: Table, form: str, terminal: bool = False) -> str:
-    """A table in one of FORMATS. `terminal` allows bold type in text."""
+    """A table in one of FORMATS. `terminal`: text may have bold type, and keeps to the width that is there."""
     if form == "json":
-        return json.dumps(as_values(table), indent=1, ensure_ascii=False) + "\n"
+        return as_json(as_values(table))
     return render_all([table], form, terminal)
 
 
 def render_all(tables: list[Table], form: str, terminal: bool = False) -> str:
     """Several tables as one text: a list in JSON, one page in HTML, one header line in CSV."""
     if form == "json":
-        return json.dumps([as_values(table) for table in tables], indent=1, ensure_ascii=False) + "\n"
+        return as_json([as_values(table) for table in tables])
     if form == "csv":
         return as_csv(tables)
     titles = Counter(table.title for table in tables)
@@ -106,7 +90,10 @@ def render_all(tables: list[Table], form: str, terminal: bool = False) -> str:
     pages = [Page(table, STYLES["terminal" if form == "text" and terminal else form]) for table in told]
     if form == "html":
         return as_html(pages)
-    return "\n".join({"text": as_text, "markdown": as_markdown, "latex": as_latex}[form](page) for page in pages)
+    if form == "text":
+        width = shutil.get_terminal_size().columns if terminal else TEXT_WIDTH
+        return "\n".join(as_text(page, width) for page in pages)
+    return "\n".join({"markdown": as_markdown, "latex": as_latex}[form](page) for page in pages)
 
 
 @dataclass(frozen=True)
@@ -129,6 +116,7 @@ class Page:
     def __init__(self, table: Table, style: Style) -> None:
         self.table, self.style = table, style
         self.footnotes: dict[str, int] = {}  # each with its number
+        self.written: list[str] = []  # every text of it, before it was escaped
         self.title = self._text(table.title)
         self.sources = list(dict.fromkeys(e.reported.source for row in table.entries for e in row if e.reported))
         self.shown = self._columns()
@@ -154,7 +142,8 @@ class Page:
         ]
 
     def _text(self, text: str) -> str:
-        return self.style.escape(" ".join(text.split()))
+        self.written.append(one_line(text))
+        return self.style.escape(self.written[-1])
 
     def _columns(self) -> list[tuple[Head, bool]]:
         """Each head, followed by its reported figures where there are any."""
@@ -171,15 +160,18 @@ class Page:
             mark = style.marks.get(entry.status, "")
             counted = f" {entry.done}/{entry.cells}" if entry.done else ""
             return Place(mark + counted, signs=self._refer(entry.notes))
-        spread = "" if entry.spread is None else style.plus_minus + decimal(entry.spread, head)
+        spread = "" if entry.spread is None else style.plus_minus + self._number(entry.spread, head)
         signs = (style.stale if entry.stale else "") + self._refer(entry.notes)
-        return Place(decimal(entry.value, head), spread, signs, entry.best)
+        return Place(self._number(entry.value, head), spread, signs, entry.best)
 
     def _reported(self, entry: Entry, head: Head) -> Place:
         if entry.reported is None:
             return Place()
         source = [f"reported: {entry.reported.source}"] if len(self.sources) > 1 and entry.reported.source else []
-        return Place(decimal(entry.reported.value, head), signs=self._refer(source))
+        return Place(self._number(entry.reported.value, head), signs=self._refer(source))
+
+    def _number(self, value: float, head: Head) -> str:
+        return decimal(value, head).replace("-", self.style.minus)
 
     def _refer(self, notes: list[str]) -> str:
         numbers = [self.footnotes.setdefault(text, len(self.footnotes) + 1) for text in notes]
@@ -236,44 +228,31 @@ def decimal(value: float, head: Head) -> str:
 # ------------------------------------------------------------------------------------------------------------ formats
 
 
-def as_text(page: Page) -> str:
-    from tabulate import tabulate
-
-    heads = page.heads
-    if any(page.groups):
-        heads = [f"{group}\n{head}" for group, head in zip(page.groups, heads, strict=True)]
-    columns = [aligned(list(places), page.style) for places in zip(*page.places, strict=True)]
-    rows = [[label, *row] for label, row in zip(page.labels, zip(*columns, strict=True), strict=True)]
-    align = ("left", *("right" for _ in heads))
-    body = tabulate(rows, ["", *heads], "simple", colalign=align, disable_numparse=True).replace(PAD, " ")
-    if max(map(visible, body.splitlines())) > TEXT_WIDTH:  # then heads go on in the next line
-        heads = ["\n".join(folded(line) for line in head.split("\n")) for head in heads]
-        body = tabulate(rows, ["", *heads], "simple", colalign=align, disable_numparse=True).replace(PAD, " ")
-    legend = [textwrap.fill(line, TEXT_WIDTH, subsequent_indent="  ") for line in page.legend]
-    return "\n".join([page.title, "", *(line.rstrip() for line in body.splitlines()), "", *legend]) + "\n"
-
-
-def folded(text: str) -> str:
-    """A head in lines of about HEAD_WIDTH characters."""
-    return "\n".join(textwrap.wrap(text, HEAD_WIDTH, break_long_words=False))
+def as_text(page: Page, width: int) -> str:
+    """Lines of at most `width` characters, as far as numbers and words allow."""
+    places = [aligned(list(column), page.style) for column in zip(*page.places, strict=True)]
+    columns = [
+        text_table.Column(head, group, place)
+        for head, group, place in zip(page.heads, page.groups, places, strict=True)
+    ]
+    body = text_table.lines(page.labels, columns, width)
+    around = min(width, TEXT_WIDTH)
+    title = text_table.wrapped(page.title, around)
+    legend = [line for text in page.legend for line in text_table.wrapped(text, around, "  ")]
+    return "\n".join([*title, "", *body, "", *legend]) + "\n"
 
 
 def aligned(places: list[Place], style: Style) -> list[str]:
     """A column whose numbers and spreads stand below each other; signs follow at once, a mark's too."""
-    star = PAD if any(place.best for place in places) and style.best != "Bold" else ""
+    star = " " if any(place.best for place in places) and style.best != "Bold" else ""
     numbers, spreads = (max(len(getattr(place, part)) for place in places) for part in ("number", "spread"))
     texts = []
     for place in places:
         number = style.bold(place.number) if place.best else star + place.number + (star if place.spread else "")
-        spread = place.spread and place.spread.ljust(spreads, PAD)
-        texts.append(PAD * (numbers - len(place.number)) + number + spread + place.signs)
-    width = max(map(visible, texts))
-    return [text + PAD * (width - visible(text)) for text in texts]
-
-
-def visible(text: str) -> int:
-    """Characters of a line that a terminal shows."""
-    return len(re.sub(r"\x1b\[\d+m", "", text))
+        spread = place.spread and place.spread.ljust(spreads)
+        texts.append(" " * (numbers - len(place.number)) + number + spread + place.signs)
+    width = max(map(display_width, texts))
+    return [text + " " * (width - display_width(text)) for text in texts]
 
 
 def as_markdown(page: Page) -> str:
@@ -286,9 +265,15 @@ def as_markdown(page: Page) -> str:
 
 
 def as_latex(page: Page) -> str:
-    """A table environment; the preamble needs \\usepackage{booktabs} alone."""
-    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering", f"\\caption{{{page.title}}}"]
-    lines += ["\\small\\setlength{\\tabcolsep}{3pt}"] if len(page.heads) >= WIDE else []
+    """A table environment; comments at its head say what the preamble needs, most often booktabs alone.
+
+    One that may be wider than a page is set closer, and in the end made smaller, if LaTeX finds that it has to be.
+    """
+    close = latex_width(page, 4.6, 12) > LATEX_WIDTH
+    scaled = latex_width(page, 4.2, 6) > LATEX_WIDTH
+    lines = [*needs(page.written, scaled), "\\begin{table}", "\\centering", f"\\caption{{{page.title}}}\\smallskip"]
+    lines += ["\\small\\setlength{\\tabcolsep}{3pt}"] if close else []
+    lines += ["\\sbox0{%"] if scaled else []
     lines += [f"\\begin{{tabular}}{{l{'r' * len(page.heads)}}}", "\\toprule"]
     if any(page.groups):
         cells, rules, at = [], [], 2
@@ -299,9 +284,23 @@ def as_latex(page: Page) -> str:
         lines += [" & ".join(["", *cells]) + r" \\", "".join(rules)]
     lines += [" & ".join(["", *page.heads]) + r" \\", "\\midrule"]
     lines += [" & ".join(row) + r" \\" for row in page.rows]
-    lines += ["\\bottomrule", "\\end{tabular}", "\\par\\smallskip{\\footnotesize\\raggedright"]
-    lines += [f"{line}\\par" for line in page.legend]
+    lines += ["\\bottomrule", "\\end{tabular}" + "}" * scaled]
+    lines += [r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"] if scaled else []
+    lines += ["\\par\\smallskip{\\footnotesize\\raggedright", *(f"{line}\\par" for line in page.legend)]
     return "\n".join([*lines, "}", "\\end{table}"]) + "\n"
+
+
+def latex_width(page: Page, letter: float, gap: float) -> float:
+    """Points that a table takes, about. Args: letter, of a letter; gap, between columns."""
+    texts = [["", *page.heads], *page.rows]
+    longest = [max(len(plain(text)) for text in column) for column in zip(*texts, strict=True)]
+    return sum(letter * length + gap for length in longest)
+
+
+def plain(text: str) -> str:
+    """LaTeX with a letter for each that is set, about."""
+    text = re.sub(r"\\(?:textbf|textsuperscript|textsubscript|rightleft)|[{}$]", "", text)
+    return re.sub(r"\\[A-Za-z]+|\\.", "x", text)
 
 
 def runs(values: Iterable[str]) -> list[tuple[str, int]]:
@@ -354,6 +353,12 @@ def html_table(page: Page) -> list[str]:
     return [*lines, "</tbody>", "</table>", f"<p>{'<br>'.join(page.legend)}</p>"]
 
 
+def as_json(values: Any) -> str:
+    """JSON as people read it, with what a terminal would act on in JSON's own escapes."""
+    text = json.dumps(values, indent=1, ensure_ascii=False)
+    return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n"
+
+
 def as_values(table: Table) -> dict[str, Any]:
     """Everything as JSON values, unrounded."""
     about = {"benchmark": table.name, "title": table.title, "source": table.source, "notes": table.notes}
@@ -392,6 +397,7 @@ def as_csv(tables: list[Table]) -> str:
         for table in tables
         for entry in entry_values(table)
     ]
+    lines = [{k: visible(v) if isinstance(v, str) else v for k, v in line.items()} for line in lines]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()

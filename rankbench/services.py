@@ -33,6 +33,7 @@ from rankbench.registry import Registry, plain, resolved
 from rankbench.sealed import same_source
 
 Log = Callable[[float, dict[str, float]], None]
+Expect = Callable[[float], None]
 Ids = Callable[[Images], NDArray[np.uint8]]
 Compute = Callable[[Ints], Iterator[NDArray[Any]]]
 CURVES = "__curves__"  # under which a shared state keeps what was logged while it was built
@@ -207,6 +208,7 @@ class CellRun:
     version: str = ""
     fit_digest: str | None = None  # set while `fit` runs
     logger: Log = lambda step, numbers: None
+    expecter: Expect = lambda steps: None
     clock: Clock = field(default_factory=Clock)
     holdouts: list[dict[str, Any]] = field(default_factory=list)
     lost: NDArray[np.bool_] | None = None
@@ -235,6 +237,10 @@ class CellRun:
     def log(self, step: float, **numbers: float) -> None:
         """Store a point of the curves."""
         self.logger(float(step), {name: float(value) for name, value in numbers.items()})
+
+    def expect(self, steps: float) -> None:
+        """Say how many steps are to come."""
+        self.expecter(float(steps))
 
     def holdout(self, images: Images, pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
         """Pairs to fit and pairs held out."""

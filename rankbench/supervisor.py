@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,16 @@ class Slots:
             for task in self.tasks:
                 gpu = joined(self.gpus[: self._wanted(task)])
                 self.progress.started(task["title"], task["about"]["row"])
-                record = execute(shop, {**task, "gpu": gpu}, self._heard)
+                record = execute(shop, {**task, "gpu": gpu}, partial(self._heard, task["title"]))
                 self._finished(task, record["status"], record.get("error", {}).get("message", ""))
         finally:
             self.progress.close()
 
-    def _heard(self, message: Mapping[str, Any]) -> None:
+    def _heard(self, title: str, message: Mapping[str, Any]) -> None:
         if message["event"] == "begin":
             self.progress.fitting()
+        else:
+            self.progress.heard(title, message)
 
     def run(self) -> None:
         """In parallel. Ctrl-C once finishes what is running, twice stops it."""
@@ -158,6 +161,7 @@ class Slots:
             if worker.spent:
                 worker.kill()
         if status == BUSY:
+            self.progress.postponed(task["title"])
             with self.lock:
                 self.later.append(task)
         else:
@@ -166,7 +170,8 @@ class Slots:
     def _finished(self, task: Task, status: str, message: str) -> None:
         if status == FAILED:
             self.failed[task["key"]] = message
-        self.progress.finished(task["title"], status, message)
+        kept = self.store.root / ("failures" if status == FAILED else "cells") / task["key"]
+        self.progress.finished(task["title"], status, message, f"whole in {kept}")
 
     def _worker(self, task: Task) -> Worker:
         """An idle worker with these threads and this GPU, both fixed when a process starts, or a new one.
@@ -320,11 +325,11 @@ class Worker:
                 deadline = time.monotonic() + task["timeout"] if task["timeout"] else None
             elif message["event"] == "phase":
                 phase = message["phase"]
-            elif message["event"] == "log":
-                progress.logged(task["title"], message["step"], message["numbers"])
             elif message["event"] == "end":
                 self.spent = bool(message.get("replace"))
                 return message["status"], message["message"]
+            else:
+                progress.heard(task["title"], message)
 
     def _late(self, limit: float, phase: str, began: float, since: int) -> WorkerLost:
         memory = self._peak_memory()

@@ -290,6 +290,7 @@ class Fitter:
             source=self.task["about"]["sources"].get(f"rankers/{plugin.name}", ""),
             version=type(ranker).version,
             logger=log,
+            expecter=lambda steps: self.emit({"event": "expect", "steps": steps}),
             clock=self.clock,
             holdouts=self.holdouts,
             feature_seconds=self.feature_seconds,

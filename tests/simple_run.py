@@ -65,6 +65,9 @@ class SimpleRun:
     def log(self, step, **numbers):
         self.curves.append((step, numbers))
 
+    def expect(self, steps):
+        self.expected = steps
+
     def holdout(self, images, pairs, share):
         return hold_out(pairs, len(images), share, np.random.default_rng(self.seed))[:2]
 

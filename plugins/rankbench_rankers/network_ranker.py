@@ -157,6 +157,7 @@ class NetworkRanker(rankbench.Ranker):
             supplement=extra,
             validation=validation or own,
         )
+        run.expect(job.recipe.steps)
         self._remarks += training_processes.train(job, run.device, self.processes, run.log)
         return self
 
