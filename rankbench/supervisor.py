@@ -308,6 +308,8 @@ class Worker:
                 phase = message["phase"]
             elif message["event"] == "log":
                 progress.logged(task["title"], message["step"], message["numbers"])
+            elif message["event"] == "say":
+                progress.say(message["text"])
             elif message["event"] == "end":
                 return message["status"], message["message"]
 
