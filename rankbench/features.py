@@ -1,13 +1,15 @@
 """Features and decoded images, computed once per image, kept in folders of chunks and memory-mapped.
 
 A row store is a folder of chunk folders, each holding rows and the ids (32-byte digests) of the images they belong to.
-Chunks are renamed into place, so a kill loses at most one. Processes that want the same rows compute them together.
+Chunks are renamed into place, so a kill loses at most one. Processes that want the same rows compute them together. A
+process uses no rows that it has not compared with their checksums; what is damaged is taken away and computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +22,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from rankbench.cache import CLAIMS, Stamp, discard, sound_chunks, stamp, unchecked
 from rankbench.errors import DataError, StoreError
-from rankbench.files import Claim, alone, storing, write_file, write_folder
+from rankbench.files import Claim, alone, check_folder, storing, write_file, write_folder
 from rankbench.images import Images, Ints
 
 Fit = Literal["stretch", "crop", "long-side"]
@@ -30,6 +33,8 @@ KEY = np.dtype("S32")
 PIECE = 64  # rows that a process takes at once; fewer when few are left, so that all end at about the same time
 LEAST = 16  # rows: less would leave batches half empty
 OPEN_CHUNKS = 64  # maps kept open in a process, as each holds a file descriptor
+CHECKERS = min(4, os.cpu_count() or 1)  # threads that compare chunks with their checksums
+SOUND: dict[Path, Stamp] = {}  # rows that this process has compared, as they were then
 
 
 class RowStore:
@@ -43,35 +48,43 @@ class RowStore:
         self._where = np.zeros((0, 2), np.int64)  # chunk and row of each id
 
     def refresh(self) -> NDArray[Any]:
-        """Take in chunks that were added since; a damaged one is passed over, and its rows are computed again.
+        """Take in chunks that were added since; a damaged one is taken away, and its rows are computed again.
 
         Returns: the keys that are new.
         """
         found, where = [np.zeros(0, KEY)], [self._where[:0]]
-        for path in sorted(self.folder.glob("*/ids.npy")):
-            chunk = path.parent
-            if chunk.name in self._chunks or chunk.name.startswith("."):
-                continue
+        for chunk in sound_chunks(self.folder, self._chunks, ("ids.npy", "seconds.npy")):
             try:
-                ids, rows = np.load(path), len(mapped(chunk / "rows.npy"))
-                seconds = float(np.load(chunk / "seconds.npy"))
-            except Exception:  # a damaged file makes NumPy raise nearly anything
-                continue
-            if ids.shape != (rows, 32) or ids.dtype != np.uint8:
+                ids, seconds = np.load(chunk / "ids.npy"), float(np.load(chunk / "seconds.npy"))
+            except OSError:  # it went this moment
                 continue
             found.append(keys(ids))
-            where.append(np.stack([np.full(rows, len(self._chunks)), np.arange(rows)], axis=1))
+            where.append(np.stack([np.full(len(ids), len(self._chunks)), np.arange(len(ids))], axis=1))
             self._chunks[chunk.name] = chunk / "rows.npy"
-            self._seconds.append(seconds / max(rows, 1))
+            self._seconds.append(seconds / max(len(ids), 1))
         new = np.concatenate(found)
         if len(new):
             self._ids, first = np.unique(np.concatenate([self._ids, new]), return_index=True)
             self._where = np.concatenate([self._where, *where])[first]
         return new
 
+    def check(self, wanted: NDArray[Any]) -> None:
+        """Compare the chunks that hold rows of these keys with their checksums, unless that was done and none changed.
+
+        What is damaged is taken away; its rows are missing then.
+        """
+        place, there = self.known(wanted)
+        paths = list(self._chunks.values())
+        holding = np.flatnonzero(np.bincount(self._where[place[there], 0], minlength=len(paths)))
+        unsure = [at for at in holding if (now := stamp(paths[at])) is None or now != SOUND.get(paths[at])]
+        damaged = [at for at, sound in zip(unsure, compared([paths[at] for at in unsure]), strict=True) if not sound]
+        if damaged:
+            kept = ~np.isin(self._where[:, 0], damaged)
+            self._ids, self._where = self._ids[kept], self._where[kept]
+
     def missing(self, ids: NDArray[np.uint8]) -> Ints:
         """Positions of the ids without a row; of equal ids only the first."""
-        return np.sort(Todo(self, ids).positions)
+        return np.sort(Todo(self, *distinct(ids)).positions)
 
     def known(self, wanted: NDArray[Any]) -> tuple[Ints, NDArray[np.bool_]]:
         """Place of each key in the index, and whether it is there."""
@@ -87,9 +100,16 @@ class RowStore:
         Processes that want rows of one store compute them together, each taking the next that nobody is at.
         """
         self.refresh()
-        todo = Todo(self, ids)
+        wanted, first = distinct(ids)
+        self.check(wanted)
+        while len((todo := Todo(self, wanted, first)).positions):
+            self._compute(ids, todo, compute)
+            self.check(wanted)  # what others have added, and what they found damaged
+
+    def _compute(self, ids: NDArray[np.uint8], todo: Todo, compute: Callable[[Ints], Iterator[NDArray[Any]]]) -> None:
+        """One round of `fill`: until every id to do has a row, ours or another's."""
         while len(todo.positions):
-            share, chunk = Share(self.folder / "claims"), Chunk()
+            share, chunk = Share(self.folder / CLAIMS), Chunk()
             try:
                 while chunk.size < CHUNK_BYTES and len(taken := self._take(share, todo, chunk)):
                     began = time.perf_counter()
@@ -133,10 +153,9 @@ class RowStore:
 class Todo:
     """Ids that have no row yet: `keys`, sorted and each once, and their `positions` in what was asked for."""
 
-    def __init__(self, store: RowStore, ids: NDArray[np.uint8]) -> None:
-        wanted, first = np.unique(keys(ids), return_index=True)
+    def __init__(self, store: RowStore, wanted: NDArray[Any], first: Ints) -> None:
         lacking = ~store.known(wanted)[1]
-        self.keys, self.positions = wanted[lacking], first[lacking].astype(np.int64)
+        self.keys, self.positions = wanted[lacking], first[lacking]
 
     def drop(self, done: NDArray[Any]) -> None:
         """These have a row now."""
@@ -168,14 +187,19 @@ class Chunk:
         return sum(batch.nbytes for batch in self.rows)
 
     def store(self, folder: Path) -> None:
-        """As a folder of its own."""
+        """As a folder of its own, whose checksums need not be compared in this process."""
+        rows, ids, place = np.concatenate(self.rows), np.concatenate(self.ids), folder / uuid.uuid4().hex
+        if len(rows) != len(ids):
+            raise StoreError(f"{folder}: {len(rows)} rows for {len(ids)} images cannot be stored.")
 
         def write(draft: Path) -> None:
-            np.save(draft / "rows.npy", np.concatenate(self.rows))
-            np.save(draft / "ids.npy", np.concatenate(self.ids))
+            np.save(draft / "rows.npy", rows)
+            np.save(draft / "ids.npy", ids)
             np.save(draft / "seconds.npy", np.float64(self.seconds))
 
-        write_folder(folder / uuid.uuid4().hex, write)
+        write_folder(place, write)
+        if now := stamp(place / "rows.npy"):
+            SOUND[place / "rows.npy"] = now
 
 
 class Share:
@@ -248,9 +272,40 @@ class Chunks:
             raise StoreError(f"{path}: has gone from the cache or is damaged ({error}). Run again.") from error
 
 
+def compared(paths: Sequence[Path]) -> list[bool]:
+    """Whether each chunk's rows are those that were written; a chunk where they are not is taken away."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    if not paths:
+        return []
+    with ThreadPoolExecutor(min(CHECKERS, len(paths))) as pool:
+        found = list(pool.map(damage, paths))
+    for path, error in zip(paths, found, strict=True):
+        if error is not None:
+            discard(path.parent, error)
+    return [error is None for error in found]
+
+
+def damage(path: Path) -> StoreError | None:
+    """What is wrong with the rows of a chunk; what is whole is noted in `SOUND`."""
+    now = stamp(path)
+    try:
+        if not check_folder(path.parent, [path.name]):
+            return unchecked(path.parent)
+    except StoreError as error:
+        return error
+    if path in SOUND:  # a map of what lay there before may be open
+        mapped.cache_clear()
+    if now is not None:
+        SOUND[path] = now
+    return None
+
+
 @lru_cache(maxsize=OPEN_CHUNKS)
 def mapped(path: Path) -> NDArray[Any]:
     """Rows of a chunk, memory-mapped. A chunk never changes, and no other ever gets its name."""
+    if not path.is_file():  # a pipe in its place would keep us waiting
+        raise OSError("it is no regular file, or none")
     rows: NDArray[Any] = np.load(path, mmap_mode="r")
     return rows
 
@@ -258,6 +313,12 @@ def mapped(path: Path) -> NDArray[Any]:
 def keys(ids: NDArray[np.uint8]) -> NDArray[Any]:
     """(n,) each id as one value that sorts. All are 32 bytes long: trailing zeros are no matter."""
     return np.ascontiguousarray(ids, dtype=np.uint8).reshape(-1, 32).view(KEY)[:, 0]
+
+
+def distinct(ids: NDArray[np.uint8]) -> tuple[NDArray[Any], Ints]:
+    """Keys of these ids, sorted and each once, and where each came first."""
+    wanted, first = np.unique(keys(ids), return_index=True)
+    return wanted, first.astype(np.int64)
 
 
 class RowView:

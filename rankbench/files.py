@@ -36,6 +36,7 @@ except ImportError:  # not on Windows
 HEARTBEAT = 2.0  # seconds between signs of life of a claim
 SILENCE = 20.0  # seconds without one after which a claim is taken over
 CHECKSUMS = "checksums.json"  # of every other file of a folder
+BLOCK = 2**20  # bytes that a checksum reads at once: they stay in the processor's cache
 LARGEST_JSON = 256 * 2**20  # bytes; a JSON file of ours that is larger is none
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 MARK = "state/"
@@ -180,8 +181,9 @@ def checksum(path: Path) -> str:
     total = xxhash.xxh3_128()
     try:
         with open_regular(path) as file:
-            while block := file.read(2**22):
-                total.update(block)
+            block = memoryview(bytearray(min(BLOCK, os.fstat(file.fileno()).st_size + 1)))
+            while size := file.readinto(block):
+                total.update(block[:size])
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
     return total.hexdigest()
@@ -220,12 +222,15 @@ def listed_checksums(path: Path | str, text: bytes) -> dict[str, tuple[int, str]
 def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
     """False where a folder was stored without checksums, so that nothing can be said.
 
-    Args: names, the only files that are looked at, by default all.
+    Args: names, the only files that are looked at, all of which were stored; by default all that were.
     Raises: DamagedFile for the first file that is not what was stored.
     """
     sums = checksums(folder)
     if sums is None:
         return False
+    for name in set(names or ()) - sums.keys():
+        path = folder / CHECKSUMS
+        raise DamagedFile(f"{path}: is damaged, or of another folder: it has nothing on {name}.", path)
     for name, (size, digest) in sums.items():
         if names is not None and name not in names:
             continue
@@ -274,6 +279,10 @@ class Notices:
 
     def __init__(self) -> None:
         self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+
+    def through(self, emit: Callable[[dict[str, Any]], None]) -> None:
+        """Have the runner say it: `emit` sends it messages."""
+        self.say = lambda text: emit({"event": "say", "text": text})
 
     def mended(self, error: DamagedFile, how: str = "It is built again.") -> None:
         """One damaged file, and what becomes of it."""
@@ -329,8 +338,8 @@ class Claim:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with alone(self.path.parent):  # looking at a claim and taking it over is one step
                 if self._abandoned():
-                    self.path.unlink(missing_ok=True)
-                if self.path.exists():
+                    remove(self.path)
+                if os.path.lexists(self.path):
                     return False
                 self._write(owner)
         self._held = True
@@ -370,7 +379,10 @@ class Claim:
 
     def _abandoned(self) -> bool:
         try:
-            silent = self._silent(self.path.stat().st_mtime)
+            found = os.lstat(self.path)
+            if not stat.S_ISREG(found.st_mode):  # a pipe or a link is no claim of anybody
+                return True
+            silent = self._silent(found.st_mtime)
             owner = json.loads(self.path.read_text())
             here = owner["host"] == socket.gethostname()
             return silent or (here and birth(owner["pid"]) != owner["born"])
@@ -425,9 +437,22 @@ def alone(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with open(folder / ".lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    handle = lock_file(folder / ".lock")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def lock_file(path: Path) -> int:
+    """An open handle of a file to lock, which is made; what lies there and cannot be opened is taken away."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)  # a pipe in its place would keep us waiting
+    try:
+        return os.open(path, flags, 0o666)
+    except OSError:
+        remove(path)
+        return os.open(path, flags, 0o666)
 
 
 def once(path: Path, done: Callable[[], bool], work: Callable[[], None]) -> None:

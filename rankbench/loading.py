@@ -1,36 +1,37 @@
 """Datasets by name: what they need, their facets, their canonical problems; a memo makes a second plan read nothing.
 
-The memo lies in the cache and may be deleted at any time. Digests of files are remembered by path, size, modification
-time and inode; a problem's summary by the dataset's source and parameters, the facets, and the state of what it needs.
+The memo lies in the cache and may be deleted at any time. Digests of files are remembered by path, size, inode and the
+times at which content and inode changed (no program puts the latter back); a problem's summary by the dataset's source
+and parameters, the facets, and the state of what it needs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankbench.cache import discard, recalled, remember, sound_chunks
 from rankbench.cell import CORE_RESULTS, TestSet, key_of
 from rankbench.errors import BenchmarkError, DataError, MissingData, PluginError, RankbenchError, StoreError, raised_at
-from rankbench.files import canonical_json, read_json, write_file, write_folder
+from rankbench.files import canonical_json, write_folder
 from rankbench.images import Images, digest_of, file_digests
 from rankbench.plugin import Dataset, Need
 from rankbench.problem import Problem, scalars
 from rankbench.registry import Registry, plain
 from rankbench.services import Fitting
 
-T = TypeVar("T")
 KEPT_PROBLEMS = 2  # in memory: the one at hand, and one that a feature is fitted on
 WALK_LIMIT = 100_000  # files of a needed folder whose state is looked at one by one
+SETTLED = 2_000_000_000  # nanoseconds; a file written just now may change again within its time stamp
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,8 @@ class Data:
         known = recalled(path, list)
         if known is None:
             with blaming(self.registry, choice):
-                text = json.dumps(distinct(dataset.facets(folder)))
-            remember(path, text)
-            known = json.loads(text)
+                known = distinct(dataset.facets(folder))
+            remember(path, known)
         return list(known)
 
     def problem(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> Problem:
@@ -185,7 +185,7 @@ class Data:
             "overlap": problem.overlap,
             "notes": list(problem.notes),
         }
-        remember(path, json.dumps(summary))
+        remember(path, summary)
         return summary
 
     def forget(self, choice: DatasetChoice, facets: Mapping[str, Any]) -> None:
@@ -223,11 +223,11 @@ class Data:
         other = DatasetChoice.parse(on)
         mine = self.summary(choice, facets)["fingerprint"]
         theirs = [self.summary(other, f)["fingerprint"] for f in self.facets(other) or [{}]]
-        path = self.cache / "problems" / f"{key_of({'fit_on': theirs, 'problem': mine})}.json"
+        path = self.cache / "problems" / f"{key_of({'format': 2, 'fit_on': theirs, 'problem': mine})}.json"
         parts = recalled(path, dict)
         if parts is None:
             parts = self.fitting_on(on, self.problem(choice, facets)).parts
-            remember(path, json.dumps(parts))
+            remember(path, parts)
         return dict(parts)
 
     def _memo_path(self, choice: DatasetChoice, about: Mapping[str, Any]) -> Path:
@@ -238,7 +238,7 @@ class Data:
         if choice.name not in self._sources:
             self._sources[choice.name] = self.registry.source("datasets", choice.name)
         parts = {
-            "format": 2,  # of what is remembered
+            "format": 3,  # of what is remembered
             "core_results": CORE_RESULTS,
             "dataset": choice.description,
             "source": self._sources[choice.name],
@@ -247,21 +247,6 @@ class Data:
             **about,
         }
         return self.cache / "problems" / f"{key_of(parts)}.json"
-
-
-def recalled(path: Path, kind: type[T]) -> T | None:
-    """What a memo holds; None where there is none, or a damaged one, which will be written again."""
-    try:
-        found = read_json(path)
-    except StoreError:
-        return None
-    return found if isinstance(found, kind) else None
-
-
-def remember(path: Path, text: str) -> None:
-    """Write a memo; a cache that cannot be written costs time at the next plan, and nothing else."""
-    with contextlib.suppress(StoreError):
-        write_file(path, text)
 
 
 def names_digest(images: Images) -> str | None:
@@ -325,7 +310,7 @@ def state_of(path: Path) -> Any:
         stat = path.stat()
     except OSError:
         return None
-    own = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    own = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     if not path.is_dir():
         return own
     found: list[tuple[Any, ...]] = []
@@ -334,13 +319,14 @@ def state_of(path: Path) -> Any:
         inner[:] = [name for name in sorted(inner) if first_sight(os.path.join(folder, name), seen)]
         if len(found) >= WALK_LIMIT:  # a file that is added, removed or renamed still shows
             with contextlib.suppress(OSError):
-                found.append((folder, os.stat(folder).st_mtime_ns, len(names), len(inner)))
+                there = os.stat(folder)
+                found.append((folder, there.st_mtime_ns, there.st_ctime_ns, len(names), len(inner)))
             continue
         for name in names:
             place = os.path.join(folder, name)
             with contextlib.suppress(OSError):  # a link that leads nowhere
                 there = os.stat(place)
-                found.append((place, there.st_size, there.st_mtime_ns, there.st_ino))
+                found.append((place, there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_ino))
     return [own, sorted(found)]
 
 
@@ -368,14 +354,14 @@ class FileMemo:
     ) -> NDArray[np.uint8]:
         """(n, 32) uint8 sha-256 of each file; `advance` is told of each that had to be read, and of how many."""
         self._refresh()
-        keys = [self._key(path) for path in paths]
+        keys, changed = zip(*map(self._key, paths), strict=True) if len(paths) else ((), ())
         unknown = [row for row, key in enumerate(keys) if key not in self._known]
         fresh = file_digests([paths[row] for row in unknown], advance)
-        old_enough = time.time_ns() - 2_000_000_000  # a file written just now may change again within its time stamp
+        old_enough = time.time_ns() - SETTLED
         remembered = {}
         for row, digest in zip(unknown, fresh, strict=True):
             self._known[keys[row]] = digest.tobytes()
-            if int(keys[row].split("|")[1] or 0) < old_enough:
+            if changed[row] < old_enough:
                 remembered[keys[row]] = digest
         if remembered:
             self._store(remembered)
@@ -383,25 +369,24 @@ class FileMemo:
         return np.frombuffer(found, np.uint8).reshape(-1, 32)
 
     @staticmethod
-    def _key(path: Path) -> str:
+    def _key(path: Path) -> tuple[str, int]:
+        """What the digest is remembered under, and when the file or what is known of it last changed."""
         try:
             stat = os.stat(path)
         except OSError:
-            return f"{path}||"
-        return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}|{os.path.abspath(path)}"
+            return str(path), 0
+        key = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}|{os.path.abspath(path)}"
+        return key, max(stat.st_mtime_ns, stat.st_ctime_ns)
 
     def _refresh(self) -> None:
-        for chunk in self.folder.glob("*/keys.npy"):
-            name = chunk.parent.name
-            if name in self._read or name.startswith("."):
-                continue
-            self._read.add(name)
+        for chunk in sound_chunks(self.folder, self._read, ("keys.npy", "digests.npy")):
+            self._read.add(chunk.name)
             try:
-                known, rows = np.load(chunk), np.load(chunk.parent / "digests.npy")
-            except Exception:  # a damaged file makes NumPy raise nearly anything; its files are read again
+                known, rows = np.load(chunk / "keys.npy"), np.load(chunk / "digests.npy")
+            except (OSError, ValueError) as error:  # it went this moment, or is none of ours
+                discard(chunk, StoreError(f"{chunk}: cannot be read ({error})."))
                 continue
-            if known.dtype.kind == "U" and rows.dtype == np.uint8 and rows.shape == (*known.shape, 32):
-                self._known.update(zip(known.tolist(), (row.tobytes() for row in rows), strict=True))
+            self._known.update(zip(known.tolist(), (row.tobytes() for row in rows), strict=True))
 
     def _store(self, remembered: Mapping[str, NDArray[np.uint8]]) -> None:
         def write(draft: Path) -> None:

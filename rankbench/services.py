@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankbench.cache import state_once
 from rankbench.cell import CORE_RESULTS, key_of
 from rankbench.door import Door
-from rankbench.errors import NotApplicable, PluginError, StoreError
+from rankbench.errors import NotApplicable, PluginError
 from rankbench.features import Fit, RowStore, SideBySide, StoredRows, decoded
-from rankbench.files import canonical_json, once, read_state, write_folder, write_state
+from rankbench.files import canonical_json
 from rankbench.images import DigestMemo, Images, Ints, array_bytes, digest_of, file_digests, masked
 from rankbench.memory import apart
 from rankbench.pairs import Pairs, hold_out
@@ -170,25 +171,7 @@ class Services:
         Args: scratch, the builder's private folder, removed by the one who built and once the state is stored.
         """
         folder = self.cache / kind / key_of({"core_results": CORE_RESULTS, **parts})
-
-        @apart()
-        def work() -> None:
-            state = build()
-
-            def fill(draft: Path) -> None:
-                write_state(draft, state, who)
-
-            write_folder(folder, fill)
-            shutil.rmtree(scratch, ignore_errors=True)
-
-        claim = folder.with_name(f"{folder.name}.claim")
-        once(claim, folder.exists, work)
-        try:
-            return read_state(folder)
-        except StoreError:  # damaged: a cache may always be deleted
-            shutil.rmtree(folder, ignore_errors=True)
-            once(claim, folder.exists, work)
-            return read_state(folder)
+        return state_once(folder, apart()(build), who, scratch)
 
 
 @dataclass

@@ -325,6 +325,8 @@ class Worker:
                 deadline = time.monotonic() + task["timeout"] if task["timeout"] else None
             elif message["event"] == "phase":
                 phase = message["phase"]
+            elif message["event"] == "say":
+                progress.say(message["text"])
             elif message["event"] == "end":
                 self.spent = bool(message.get("replace"))
                 return message["status"], message["message"]

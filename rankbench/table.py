@@ -6,7 +6,6 @@ A missing problem leaves a mark and k/n, never a silent partial mean.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankbench.benchmark import Benchmark, Column, Reported, Row, named
+from rankbench.cache import recalled, remember
 from rankbench.cell import TestSet, key_of
 from rankbench.errors import BenchmarkError, DamagedFile, MissingData, NotApplicable, PluginError, RankbenchError
 from rankbench.evidence import Sight, mark_best, together
-from rankbench.files import canonical_json, read_json, write_file
+from rankbench.files import canonical_json
 from rankbench.footnotes import Remarks, remark
 from rankbench.keys import DIFFERING, Keys
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe, is_stale
@@ -280,7 +280,7 @@ class Drawer:
     def _value(self, key: str, test: str, record: Record, column: Column, metric: Metric) -> float:
         """The metric of one cell, in natural units; remembered in the cache."""
         path = self._memo(key, test, record, column, metric)
-        remembered = recalled(path)
+        remembered = recalled(path, dict) or {}
         if "not_applicable" in remembered:
             raise NotApplicable(remembered["not_applicable"])
         if "value" in remembered:
@@ -293,8 +293,7 @@ class Drawer:
             raise
         finally:
             if path is not None and answer:
-                with contextlib.suppress(RankbenchError):  # a full disk: the cache can do without
-                    write_file(path, json.dumps(answer))
+                remember(path, answer)
         return float(answer["value"])
 
     def _compute(self, key: str, name: str, record: Record, column: Column, metric: Metric) -> float:
@@ -327,6 +326,7 @@ class Drawer:
         if plugin not in self._sources:
             self._sources[plugin] = self.registry.source(*plugin)
         parts = {
+            "format": 2,  # of what is remembered
             "cell": key,
             "content": [stored.content, judged_on],
             "test": test,
@@ -353,15 +353,6 @@ class Drawer:
             if len(versions) > 1:
                 notes.append(f"cells ran with different versions of {name}: {', '.join(versions)}")
         return notes
-
-
-def recalled(path: Path | None) -> dict[str, Any]:
-    """What the cache remembers; nothing where an entry is missing or damaged."""
-    if path is not None and path.exists():
-        with contextlib.suppress(RankbenchError, OSError):
-            remembered = read_json(path)
-            return remembered if isinstance(remembered, dict) else {}
-    return {}
 
 
 def costs(record: Record) -> dict[str, Any]:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.ambient import Ambient
+from rankbench.cache import recalled, remember
 from rankbench.cell import Outcome, TestSet
 from rankbench.errors import (
     DataError,
@@ -37,7 +38,7 @@ from rankbench.errors import (
     UnreadableImage,
     raised_at,
 )
-from rankbench.files import read_json, write_file
+from rankbench.files import NOTICES
 from rankbench.images import Images, Ints, masked
 from rankbench.loading import Data, DatasetChoice
 from rankbench.machine import device_name, host, versions
@@ -317,11 +318,11 @@ class Fitter:
 
         Those found before are tried alone, unless they decode now: then the trouble was not in the files.
         """
-        path = self.shop.data.cache / "unreadable" / f"{problem.images.fingerprint}.json"
-        bad: list[int] = read_json(path) if path.exists() else []
+        path = self.shop.data.cache / "unreadable" / f"{problem.images.fingerprint}-2.json"
+        bad: list[int] = recalled(path, list) or []
         if not bad or any(readable(problem.images, row) for row in bad):
             bad = [row for row in range(len(problem.images)) if not readable(problem.images, row)]
-            write_file(path, json.dumps(bad))
+            remember(path, bad)
         lost = np.zeros(len(problem.images), bool)
         lost[np.array(bad, dtype=np.int64)] = True
         share = lost.mean()
@@ -491,6 +492,7 @@ def main(folder: str) -> None:
         task = json.loads(line)
         shop = shop or Workshop.open(task["place"])
         tell = partial(emit, task["key"])
+        NOTICES.through(tell)
         record = execute(shop, task, tell, task.get("wait", False))
         lines.task_done()
         replace = record["status"] == FAILED or bool(record.get("left_changed"))

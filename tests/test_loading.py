@@ -1,8 +1,9 @@
 """Datasets by name: what is missing, what is remembered, what is noticed, and whose fault an error is."""
 
+import contextlib
 import os
 import shutil
-import time
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,35 @@ def open_data(root, cache="cache"):
 
 def choice(root, **parameters):
     return DatasetChoice("files", {"log": str(root.parent / "log"), **parameters})
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files may be remembered the moment they are written."""
+    monkeypatch.setattr("rankbench.loading.SETTLED", -(10**9))
+
+
+OPENED: list | None = None  # while a list, what Python opens is noted there
+
+
+def note_opened(event, arguments):
+    if OPENED is not None and event == "open":
+        OPENED.append(str(arguments[0]))
+
+
+sys.addaudithook(note_opened)  # a file's times cannot tell: setting them changes what digests are remembered under
+
+
+@contextlib.contextmanager
+def opened(folder):
+    """Paths of the files below a folder that are opened meanwhile."""
+    global OPENED
+    OPENED, found = [], []
+    try:
+        yield found
+    finally:
+        found += [path for path in OPENED if path.startswith(f"{folder}{os.sep}")]
+        OPENED = None
 
 
 DARK = {"attribute": "dark"}
@@ -90,14 +120,12 @@ def test_a_second_plan_reads_nothing(root):
     assert summaries[0]["tests"]["test"] | {"digest": ""} == {"digest": "", "pairs": 5, "ordered": 5, "images": 6}
     assert summaries[0]["train"] == {"images": 6, "pairs": 5}
     read = len(lines(root.parent / "log"))
-    for path in [*root.glob("files/images/*"), root / "files" / "pairs.csv"]:
-        os.chmod(path, 0)
-        os.utime(path, ns=(1, path.stat().st_mtime_ns))  # read long ago
-    second = open_data(root)
-    assert second.facets(choice(root)) == facets
-    assert [second.summary(choice(root), one) for one in facets] == summaries
+    with opened(root) as files:
+        second = open_data(root)
+        assert second.facets(choice(root)) == facets
+        assert [second.summary(choice(root), one) for one in facets] == summaries
     assert len(lines(root.parent / "log")) == read
-    assert {path.stat().st_atime_ns for path in root.glob("files/images/*")} == {1}
+    assert files == []
 
 
 def test_deleting_the_cache_changes_no_fingerprint(root):
@@ -320,23 +348,42 @@ def test_of_a_huge_folder_only_the_first_files_are_looked_at_one_by_one(tmp_path
     assert before != renamed != state_of(tmp_path / "a")
 
 
-def test_digests_of_unchanged_files_are_remembered_across_processes(tmp_path):
-    paths = [tmp_path / f"{k}" for k in range(3)]
+def rewrite(path, text):
+    """Other content of one size, with the time put back, once the file system's clock has moved on."""
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_text(text)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_digests_of_unchanged_files_are_remembered_across_processes(tmp_path, settled):
+    (tmp_path / "data").mkdir()
+    paths = [tmp_path / "data" / f"{k}" for k in range(3)]
     for k, path in enumerate(paths):
         path.write_text(str(k))
-        os.utime(path, ns=(1, time.time_ns() - 10**10))
-    first = FileMemo(tmp_path / "memo").digests(paths)
-    for path in paths:
-        os.utime(path, ns=(1, path.stat().st_mtime_ns))
-    again = FileMemo(tmp_path / "memo").digests(paths[::-1])
+    with opened(tmp_path / "data") as files:
+        first = FileMemo(tmp_path / "memo").digests(paths)
+    assert sorted(files) == list(map(str, paths))
+    with opened(tmp_path / "data") as files:
+        again = FileMemo(tmp_path / "memo").digests(paths[::-1])
+    assert files == []
     assert np.array_equal(first, again[::-1])
-    assert {path.stat().st_atime_ns for path in paths} == {1}
     (tmp_path / "memo" / ".half").mkdir()
     (tmp_path / "memo" / ".half" / "keys.npy").write_text("a draft that a kill left")
-    paths[0].write_text("9")
+    rewrite(paths[0], "9")
     changed = FileMemo(tmp_path / "memo").digests(paths)
     assert (changed[0] != first[0]).any()
     assert np.array_equal(changed[1:], first[1:])
+
+
+def test_a_file_changed_in_place_is_noticed_though_size_and_time_are_put_back(tmp_path, settled):
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "image"
+    path.write_text("1")
+    first, states = FileMemo(tmp_path / "memo").digests([path]), [state_of(path), state_of(path.parent)]
+    rewrite(path, "2")
+    assert (FileMemo(tmp_path / "memo").digests([path]) != first).any()
+    assert all(now != then for now, then in zip([state_of(path), state_of(path.parent)], states, strict=True))
 
 
 def test_a_file_written_just_now_is_not_trusted_later(tmp_path):
@@ -345,6 +392,7 @@ def test_a_file_written_just_now_is_not_trusted_later(tmp_path):
     memo = FileMemo(tmp_path / "memo")
     first = memo.digests([path])
     assert np.array_equal(memo.digests([path]), first)
+    assert not list(tmp_path.glob("memo/*"))
     stamp = path.stat().st_mtime_ns
     path.write_text("2")
     os.utime(path, ns=(stamp, stamp))  # as a coarse clock would have it
@@ -372,24 +420,21 @@ def test_a_damaged_memo_is_made_again(root, left):
 
 @pytest.mark.parametrize("file", ["keys.npy", "digests.npy"])
 @pytest.mark.parametrize("left", [0, 20, 90, 140])
-def test_damaged_digests_are_taken_again(tmp_path, file, left):
+def test_damaged_digests_are_taken_again(tmp_path, settled, file, left):
     path = tmp_path / "image"
     path.write_text("1")
-    os.utime(path, ns=(1, time.time_ns() - 10**10))
     first = FileMemo(tmp_path / "memo").digests([path])
     (kept,) = (tmp_path / "memo").glob(f"*/{file}")
     kept.write_bytes(kept.read_bytes()[:left])
     assert np.array_equal(FileMemo(tmp_path / "memo").digests([path]), first)
-    os.utime(path, ns=(1, path.stat().st_mtime_ns))
-    assert np.array_equal(FileMemo(tmp_path / "memo").digests([path]), first)
-    assert path.stat().st_atime_ns == 1  # remembered again
+    with opened(tmp_path) as files:
+        assert np.array_equal(FileMemo(tmp_path / "memo").digests([path]), first)
+    assert str(path) not in files, "remembered again"
 
 
-def test_a_cache_that_cannot_be_written_only_costs_time(root):
+def test_a_cache_that_cannot_be_written_only_costs_time(root, settled):
     traced.files(root / "other", range(100, 220, 20))
     (root / "other" / "pairs.csv").write_text("all,0,1,1,train\nall,1,2,1,train\nall,3,4,1,test")
-    for path in root.glob("*/images/*"):
-        os.utime(path, ns=(1, time.time_ns() - 10**10))  # old enough for its digest to be remembered
     (root.parent / "blocked").write_text("a file in the place of the cache")
     open_one, blocked = open_data(root), open_data(root, "blocked")
     on = {"name": "files", "folder": "other"}

@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import stored_before
 
 from rankbench.benchmark import Benchmark
+from rankbench.cache import remember
 from rankbench.errors import BenchmarkError
 from rankbench.registry import Registry
 from rankbench.store import ResultStore
@@ -374,7 +375,7 @@ def test_values_are_remembered_and_a_changed_metric_is_computed_again(lab):
     memos = list((lab.cache / "metrics").iterdir())
     assert len(memos) == 3 * 2 + 2
     for path in memos:
-        path.write_text(json.dumps({"value": 7.0}))
+        remember(path, {"value": 7.0})
     assert set(lab.run(TOY).table()["All"]) == {7.0}, "the memo is used"
     lab.edit("float(judged.scores.mean()) - self.less", "float(judged.scores.mean()) - 1 * self.less")
     assert lab.run(TOY).table().equals(first)

@@ -16,6 +16,7 @@ from tiny_runs import TESTS, TinyRuns, environment, grey_files, only
 
 import rankbench
 from rankbench.benchmark import Benchmark
+from rankbench.cache import recalled, remember
 from rankbench.cell import TestSet
 from rankbench.runner import Options, Runner
 from rankbench.seeding import seed_everything
@@ -186,12 +187,12 @@ def test_trouble_that_has_passed_is_not_taken_for_a_bad_file(tiny, files, monkey
     truncate(files[3])
     tiny.run(DECODER, dataset=FILES, in_process=True)
     (path,) = (tiny.cache / "unreadable").iterdir()
-    remembered = json.loads(path.read_text())
+    remembered = recalled(path, list)
     assert len(remembered) == 1
-    path.write_text(json.dumps([*remembered, (remembered[0] + 1) % 42]))
+    remember(path, [*remembered, (remembered[0] + 1) % 42])
     cell = only(tiny.run({"other": {"name": "decoder", "pixels": True}}, dataset=FILES, in_process=True))
     assert tiny.store.record(cell.key)["lost"] == [str(files[3])]
-    assert json.loads(path.read_text()) == remembered
+    assert recalled(path, list) == remembered
 
 
 # ------------------------------------------------------------------------------------------------------- changed data
