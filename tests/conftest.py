@@ -1,10 +1,14 @@
 """What every test may ask for."""
 
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 from dots import Lab
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup: what tests start would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
