@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.errors import DataError, StoreError
-from rankbench.files import Claim, alone, storing, write_file, write_folder
+from rankbench.files import WAITS, Claim, alone, storing, write_file, write_folder
 from rankbench.images import Images, Ints
 
 Fit = Literal["stretch", "crop", "long-side"]
@@ -98,7 +98,8 @@ class RowStore:
                 if chunk.ids:
                     chunk.store(self.folder)
                 else:
-                    time.sleep(0.05)  # the others are at all that is left
+                    with WAITS:
+                        time.sleep(0.05)  # the others are at all that is left
             finally:
                 share.release()
             todo.drop(self.refresh())

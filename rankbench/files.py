@@ -292,6 +292,29 @@ def read_state(folder: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- claims
 
 
+class Waits:
+    """`with WAITS`: this process waits for another one. Whoever limits its time is told, and does not count that."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[bool], None] = lambda waiting: None
+        self._lock, self._count = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        self._change(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._change(-1)
+
+    def _change(self, by: int) -> None:
+        with self._lock:  # of several threads that wait, the first and the last are told of
+            self._count += by
+            if self._count == max(by, 0):
+                self.tell(by > 0)
+
+
+WAITS = Waits()
+
+
 class Claim:
     """A file that says which process does a piece of work; kept alive by a heartbeat, a silent one is taken over."""
 
@@ -310,9 +333,8 @@ class Claim:
             with alone(self.path.parent):  # looking at a claim and taking it over is one step
                 if self._abandoned():
                     self.path.unlink(missing_ok=True)
-                if self.path.exists():
+                if self.path.exists() or not self._write(owner):
                     return False
-                self._write(owner)
         self._held = True
         HEART.keep(self)
         return True
@@ -330,10 +352,13 @@ class Claim:
                 if self._ours():
                     self.path.unlink()
 
-    def _write(self, owner: Mapping[str, Any]) -> None:
+    def _write(self, owner: Mapping[str, Any]) -> bool:
         try:
             with open(self.path, "x") as file:
                 json.dump(owner, file)
+            return True
+        except FileExistsError:  # we stood still, and another did not wait for us
+            return False
         except OSError:  # a full disk: an empty claim would keep the others waiting
             self.path.unlink(missing_ok=True)
             raise
@@ -343,6 +368,12 @@ class Claim:
         with contextlib.suppress(OSError), alone(self.path.parent):
             if self._ours():
                 os.utime(self.path)
+
+    def ours(self) -> bool:
+        """Whether nobody took it over while we were silent."""
+        with contextlib.suppress(OSError):
+            return self._ours()
+        return False
 
     def _ours(self) -> bool:
         """Whether nobody took it over while we were silent (a laptop that slept, say)."""
@@ -405,8 +436,14 @@ def alone(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
+    deadline = time.monotonic() + SILENCE
     with open(folder / ".lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while time.monotonic() < deadline:  # whoever has it so long stands still, and is not waited for
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.002)
         yield
 
 
@@ -432,7 +469,8 @@ def once(path: Path, done: Callable[[], bool], work: Callable[[], None]) -> None
     while not done():
         claim = Claim(path)
         if not claim.take():
-            time.sleep(0.05)
+            with WAITS:
+                time.sleep(0.05)
             continue
         try:
             if not done():
