@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
+import threading
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,7 @@ import click
 
 from rankbench.cli_data import data as data_commands
 from rankbench.cli_data import warn
+from rankbench.ending import PROGRAM
 from rankbench.errors import RankbenchError, StoreError, did_you_mean
 
 KINDS = ("datasets", "rankers", "metrics", "features")
@@ -23,6 +24,16 @@ INTERRUPTED = 130
 
 class Cli(click.Group):
     """Prints what rankbench says on purpose without a traceback, and keeps the exit codes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As a program: SIGTERM ends it at every moment, and nothing that a plugin left running holds it up."""
+        if threading.current_thread() is threading.main_thread():
+            PROGRAM.begin()
+        try:
+            return super().__call__(*args, **kwargs)
+        except SystemExit as end:
+            PROGRAM.lasting(end.code if isinstance(end.code, int) else int(end.code is not None))
+            raise
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -100,12 +111,14 @@ def run(context: click.Context, /, file: Path | None, dry_run: bool, form: str, 
     FILE is a benchmark; without it the quick start runs.
 
     Exit codes: 0 all good or not applicable, 1 some failed, 2 wrong usage or an invalid file, 3 data is missing,
-    130 interrupted.
+    130 interrupted, 143 terminated.
     """
     from rankbench.api import Result
     from rankbench.benchmark import Benchmark
+    from rankbench.offspring import adopt
     from rankbench.runner import Options, Runner
 
+    adopt()
     options["retry"] = not options.pop("no_retry")
     options["rerun"] = options["rerun"] or ""
     benchmark = Benchmark.read(file or quickstart())
@@ -115,7 +128,6 @@ def run(context: click.Context, /, file: Path | None, dry_run: bool, form: str, 
         plan = runner.plan(benchmark)
         print_plan(Result(runner, plan), as_json or form == "json")
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     result = Result(runner, runner.run(benchmark))
     print_result(result, "json" if as_json else form)
     context.exit(result.exit_code)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rankbench.cache import CLAIMS, Stamp, discard, sound_chunks, stamp, unchecked
 from rankbench.errors import DataError, StoreError
-from rankbench.files import Claim, alone, check_folder, storing, write_file, write_folder
+from rankbench.files import WAITS, Claim, alone, check_folder, storing, write_file, write_folder
 from rankbench.images import Images, Ints
 
 Fit = Literal["stretch", "crop", "long-side"]
@@ -119,7 +119,8 @@ class RowStore:
                 if chunk.ids:
                     chunk.store(self.folder)
                 else:
-                    time.sleep(0.05)  # the others are at all that is left
+                    with WAITS:
+                        time.sleep(0.05)  # the others are at all that is left
             finally:
                 share.release()
             todo.drop(self.refresh())

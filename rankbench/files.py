@@ -321,6 +321,29 @@ def read_state(folder: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- claims
 
 
+class Waits:
+    """`with WAITS`: this process waits for another one. Whoever limits its time is told, and does not count that."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[bool], None] = lambda waiting: None
+        self._lock, self._count = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        self._change(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._change(-1)
+
+    def _change(self, by: int) -> None:
+        with self._lock:  # of several threads that wait, the first and the last are told of
+            self._count += by
+            if self._count == max(by, 0):
+                self.tell(by > 0)
+
+
+WAITS = Waits()
+
+
 class Claim:
     """A file that says which process does a piece of work; kept alive by a heartbeat, a silent one is taken over."""
 
@@ -339,9 +362,8 @@ class Claim:
             with alone(self.path.parent):  # looking at a claim and taking it over is one step
                 if self._abandoned():
                     remove(self.path)
-                if os.path.lexists(self.path):
+                if os.path.lexists(self.path) or not self._write(owner):
                     return False
-                self._write(owner)
         self._held = True
         HEART.keep(self)
         return True
@@ -359,10 +381,13 @@ class Claim:
                 if self._ours():
                     self.path.unlink()
 
-    def _write(self, owner: Mapping[str, Any]) -> None:
+    def _write(self, owner: Mapping[str, Any]) -> bool:
         try:
             with open(self.path, "x") as file:
                 json.dump(owner, file)
+            return True
+        except FileExistsError:  # we stood still, and another did not wait for us
+            return False
         except OSError:  # a full disk: an empty claim would keep the others waiting
             self.path.unlink(missing_ok=True)
             raise
@@ -372,6 +397,12 @@ class Claim:
         with contextlib.suppress(OSError), alone(self.path.parent):
             if self._ours():
                 os.utime(self.path)
+
+    def ours(self) -> bool:
+        """Whether nobody took it over while we were silent."""
+        with contextlib.suppress(OSError):
+            return self._ours()
+        return False
 
     def _ours(self) -> bool:
         """Whether nobody took it over while we were silent (a laptop that slept, say)."""
@@ -437,9 +468,14 @@ def alone(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    handle = lock_file(folder / ".lock")
+    handle, deadline = lock_file(folder / ".lock"), time.monotonic() + SILENCE
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while time.monotonic() < deadline:  # whoever has it so long stands still, and is not waited for
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.002)
         yield
     finally:
         os.close(handle)
@@ -460,7 +496,8 @@ def once(path: Path, done: Callable[[], bool], work: Callable[[], None]) -> None
     while not done():
         claim = Claim(path)
         if not claim.take():
-            time.sleep(0.05)
+            with WAITS:
+                time.sleep(0.05)
             continue
         try:
             if not done():

@@ -291,7 +291,7 @@ class blaming:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, PluginError) or not isinstance(error, Exception | SystemExit):
+        if error is None or isinstance(error, PluginError | KeyboardInterrupt):
             return
         if isinstance(error, RankbenchError):
             prefix = f"dataset {self.choice.label}: "

@@ -12,22 +12,29 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rankbench.answers import LONGEST, understood
+from rankbench.ending import PROGRAM
 from rankbench.errors import RankbenchError
+from rankbench.limit import Limit
 from rankbench.machine import host, versions
+from rankbench.offspring import MARK, kill_descendants, kill_marked
 from rankbench.plan import FAILED
 from rankbench.progress import Progress
+from rankbench.runner_folder import runner_folder
 from rankbench.store import Record, ResultStore
-from rankbench.worker import BUSY, Task, Workshop, execute
+from rankbench.worker import BUSY, Task, Workshop, execute, settled
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -44,7 +51,8 @@ PREFERRED = {  # where the user's environment says nothing else
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
 PLACES = ("HF_HOME", "TMPDIR", "TORCH_HOME", "XDG_CACHE_HOME")  # variables that may name a folder relative to ours
-GRACE = 2.0  # seconds an idle worker is given to end by itself
+GRACE = 2.0  # seconds an idle worker is given to end by itself, and one at the end of a cell to clear up
+PULSE = 0.5  # seconds after which a waiting runner looks whether it stood still itself
 TAIL = 8192  # bytes of a dead worker's output that its failure record keeps
 
 
@@ -64,6 +72,7 @@ class Slots:
         self.busy: set[Worker] = set()
         self.lock = threading.Lock()
         self.stopped = False
+        self.mark = uuid.uuid4().hex  # of all that descends from this run
 
     def run_here(self, shop: Workshop) -> None:
         """One after another in this process."""
@@ -84,7 +93,18 @@ class Slots:
 
     def run(self) -> None:
         """In parallel. Ctrl-C once finishes what is running, twice stops it."""
-        self.logs = Path(tempfile.mkdtemp(prefix="rankbench-"))
+        with runner_folder() as self.logs, PROGRAM.last(self._abandon):
+            self._run()
+
+    def _abandon(self) -> None:
+        """Without a lock, and without waiting for a worker's last words."""
+        self.stopped = True
+        kill_marked(self.mark)
+        for log in self.logs.glob("*"):
+            log.unlink()
+        self.logs.rmdir()
+
+    def _run(self) -> None:
         pool = concurrent.futures.ThreadPoolExecutor(max_workers=self.threads + len(self.gpus))
         try:
             self._hand_out(pool)
@@ -99,8 +119,8 @@ class Slots:
             for worker in idle:
                 worker.kill(grace=GRACE)
             pool.shutdown()
+            kill_marked(self.mark)
             self.progress.close()
-            shutil.rmtree(self.logs, ignore_errors=True)
 
     def _hand_out(self, pool: concurrent.futures.Executor) -> None:
         threads, gpus = self.threads, list(self.gpus)
@@ -149,8 +169,7 @@ class Slots:
         except WorkerLost as lost:
             if self.stopped:  # the user stopped it: no failure of the cell
                 return
-            status, message = FAILED, str(lost)
-            self._record_loss(task, lost)
+            status, message = self._lost(task, lost, worker.used)
         finally:
             with self.lock:
                 self.busy.discard(worker)
@@ -167,6 +186,18 @@ class Slots:
         else:
             self._finished(task, status, message)
 
+    def _lost(self, task: Task, lost: WorkerLost, used: bool) -> tuple[str, str]:
+        """Status and message of a cell whose worker is lost: it may be stored all the same, by it or by another.
+
+        One that had not begun, in a process that an earlier cell left in such a state, is tried again.
+        """
+        if stored := settled(self.store, task, lost.began):
+            return str(stored["status"]), ""
+        if used and lost.phase == "start" and lost.kind != "timeout":
+            return BUSY, ""
+        self._record_loss(task, lost)
+        return FAILED, str(lost)
+
     def _finished(self, task: Task, status: str, message: str) -> None:
         if status == FAILED:
             self.failed[task["key"]] = message
@@ -180,13 +211,16 @@ class Slots:
         """
         kind = (task["threads"], task["gpu"], tuple(task["distributions"]))
         with self.lock:
+            self.idle = [
+                worker for worker in self.idle if worker.alive()
+            ]  # what a plugin left in one may have ended it
             fitting = [worker for worker in self.idle if worker.kind == kind][:1]
             spare = [] if fitting else self.idle[: max(0, len(self.idle) - self.threads + 1)]
             for worker in fitting + spare:
                 self.idle.remove(worker)
         for worker in spare:
             worker.kill()
-        worker = fitting[0] if fitting else Worker(kind, self.logs)
+        worker = fitting[0] if fitting else Worker(kind, self.logs, self.mark)
         with self.lock:
             self.busy.add(worker)
             stopped = self.stopped
@@ -220,7 +254,7 @@ class Slots:
 
 
 class WorkerLost(Exception):
-    """A worker died ("killed") or ran out of time ("timeout").
+    """A worker died ("killed"), ran out of time ("timeout") or was disturbed ("disturbed").
 
     Attributes:
         phase: what the cell was at. log: the end of what the process printed. began, ended: seconds since the epoch.
@@ -253,27 +287,32 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
 class Worker:
     """A process that fits one cell after another, watched.
 
-    Args: kind, its threads, ids of its GPUs, and the distributions whose cells it serves.
+    Args: kind, its threads, ids of its GPUs, and the distributions whose cells it serves; logs, the folder for what it
+        prints; mark, of all that descends from the run.
     Attributes: spent, whether its last cell left it unfit for another.
     """
 
-    def __init__(self, kind: tuple[int, str | None, tuple[str, ...]], logs: Path) -> None:
-        self.kind, self.spent = kind, False
+    def __init__(self, kind: tuple[int, str | None, tuple[str, ...]], logs: Path, mark: str = "") -> None:
+        self.kind, self.noise, self.used, self.spent = kind, b"", False, False
+        self.mark = f"{mark}:{uuid.uuid4().hex}"
+        outer = f"{os.environ[MARK]}:" if MARK in os.environ else ""  # a ranker that runs a benchmark
+        self.answers, theirs = socket.socketpair()
         try:
             handle, name = tempfile.mkstemp(dir=logs, suffix=".log")
             self.log = Path(name)
             self.folder = tempfile.mkdtemp(dir=logs)  # where it works: a relative path leads a plugin to no results
-            with os.fdopen(handle, "wb") as log:
+            with os.fdopen(handle, "wb") as log, theirs:
                 self.process = subprocess.Popen(
                     # -P: no module of the folder we stand in
-                    [sys.executable, "-P", "-m", "rankbench.worker", self.folder],
+                    [sys.executable, "-P", "-m", "rankbench.serving", self.folder],
                     stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
+                    stdout=theirs.fileno(),
                     stderr=log,
-                    env={**environment(*kind[:2]), "PWD": self.folder},
+                    env={**environment(*kind[:2]), MARK: outer + self.mark, "PWD": self.folder},
                     start_new_session=True,  # Ctrl-C is the runner's to handle
                 )
         except OSError as error:
+            self.answers.close()
             raise RankbenchError(
                 f"no worker process could be started ({error}). What was finished is stored; run again."
             ) from error
@@ -283,55 +322,93 @@ class Worker:
             thread.start()
 
     def _listen(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as answers:
-            for line in answers:
-                if line.endswith(b"\n"):  # a killed process may leave half a line
-                    self.messages.put(json.loads(line))
-        self.messages.put(None)
+        """Hears messages, and says at the end, however that comes about, that there are no more."""
+        try:
+            with self.answers, self.answers.makefile("rb") as answers:
+                while line := answers.readline(LONGEST):
+                    message = understood(line)
+                    if message is None:
+                        if line.endswith(b"\n") or len(line) == LONGEST:  # a killed process may leave half a line
+                            self.noise = line
+                            self._end()
+                        break
+                    self.messages.put(message)
+        finally:
+            self.messages.put(None)
 
     def _watch(self) -> None:
-        """When the process ends, so does whatever it started: nothing keeps its output open."""
-        self.process.wait()
+        """When the process ends, so does whatever it started, and nobody else is heard in its place."""
+        code = self.process.wait()
         self._signal_group()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if code:
+            kill_marked(self.mark)  # it had no time to see to it itself
+        try:
+            self.answers.shutdown(socket.SHUT_RD)
+        except OSError:  # nobody hears it any more
+            pass
 
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self.process.poll() is None
 
     def work(self, task: Task, progress: Progress) -> tuple[str, str]:
-        """Status and message of one cell. WorkerLost if the process dies or outlasts the limit."""
-        began, phase, since = time.time(), "start", self.log.stat().st_size
-        deadline: float | None = None
+        """Status and message of one cell. WorkerLost if the process dies, outlasts the limit or is disturbed."""
+        limit, phase, since = Limit(task["timeout"]), "start", self.log.stat().st_size
         try:
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(task).encode() + b"\n")
             self.process.stdin.flush()
         except (OSError, ValueError):  # it died while idle, or was stopped
-            raise self._lost(phase, began, since) from None
+            raise self._lost(phase, limit.began, since) from None
         while True:
             try:
-                message = self.messages.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+                message = self._next(limit)
             except queue.Empty:
-                raise self._late(task["timeout"], phase, began, since) from None
+                raise self._late(task["timeout"], phase, limit.began, since) from None
             if message is None:
-                raise self._lost(phase, began, since)
-            if message.get("key", task["key"]) != task["key"]:  # from a process that an earlier cell left behind
+                raise self._lost(phase, limit.began, since)
+            if message["key"] != task["key"]:  # from a process that an earlier cell left behind
                 continue
+            limit.heard(message["event"])
             if message["event"] == "begin":
                 progress.fitting()
-                began = time.time()
-                deadline = time.monotonic() + task["timeout"] if task["timeout"] else None
             elif message["event"] == "phase":
                 phase = message["phase"]
             elif message["event"] == "say":
                 progress.say(message["text"])
             elif message["event"] == "end":
                 self.spent = bool(message.get("replace"))
+                self.used = True
+                self._clear_up(task["key"])
                 return message["status"], message["message"]
             else:
                 progress.heard(task["title"], message)
+
+    def _next(self, limit: Limit) -> dict[str, Any] | None:
+        """The next message, None if there are no more; queue.Empty where time is up."""
+        while True:
+            asked, wanted = time.monotonic(), min(PULSE, limit.left())
+            try:
+                return self.messages.get(timeout=wanted)
+            except queue.Empty:
+                if not wanted:
+                    raise
+            finally:
+                late = time.monotonic() - asked - wanted
+                if late > PULSE:  # this process stood still, and so may the other have done
+                    limit.extend(late)
+
+    def _clear_up(self, key: str) -> None:
+        """Until the process is ready for another cell; it ends where a plugin's `__del__` keeps it."""
+        limit = Limit(GRACE)
+        limit.heard("taken")
+        try:
+            while (message := self._next(limit)) is not None:
+                if message["key"] == key and message["event"] == "ready":
+                    return
+        except queue.Empty:
+            self.kill()
 
     def _late(self, limit: float, phase: str, began: float, since: int) -> WorkerLost:
         memory = self._peak_memory()
@@ -341,8 +418,17 @@ class Worker:
         return WorkerLost("timeout", text, phase, self._tail(since), began, memory)
 
     def _lost(self, phase: str, began: float, since: int) -> WorkerLost:
-        code = self.process.wait()
+        """What became of a process that says no more."""
+        try:
+            code = self.process.wait(timeout=GRACE)
+        except subprocess.TimeoutExpired:  # it lives, and is not heard
+            self.kill()
+            text = f"a plugin closed the descriptor through which its process answers, in phase {phase!r}."
+            return WorkerLost("disturbed", text, phase, self._tail(since), began, None)
         tail = self._tail(since)
+        if self.noise:
+            text = f"something in its process wrote to a descriptor that is not its own, in phase {phase!r}: "
+            return WorkerLost("disturbed", text + repr(self.noise[:40]), phase, tail, began, None)
         if code < 0:
             name = signal.Signals(-code).name
             hint = " The system may have run out of memory." if name == "SIGKILL" else ""
@@ -375,6 +461,12 @@ class Worker:
         except (ProcessLookupError, PermissionError):
             pass
 
+    def _end(self) -> None:
+        """At once, and whatever it started."""
+        if self.alive():
+            kill_descendants(self.process.pid)
+        self._signal_group()
+
     def dismiss(self) -> None:
         """No more cells: an idle process ends by itself."""
         try:
@@ -387,9 +479,11 @@ class Worker:
         try:
             self.process.wait(timeout=grace)
         except subprocess.TimeoutExpired:
+            self._end()
+        try:
+            self.process.wait(timeout=GRACE)
+        except subprocess.TimeoutExpired:  # it hangs in the system, and ends when that lets go of it
             pass
-        self._signal_group()
-        self.process.wait()
         self.dismiss()
         for thread in self.threads:
             thread.join(timeout=1)

@@ -308,7 +308,9 @@ class Drawer:
             value = float(metric(judged))
         except RankbenchError:
             raise
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             plugin = self.registry.find("metrics", named(column.metric)["name"])
             raise PluginError(f"{plugin} failed: {type(error).__name__}: {error}") from error
         if not math.isfinite(value):

@@ -1,26 +1,14 @@
-"""Fits one cell after another in a process of its own, and stores each the moment it ends.
-
-As a program it reads one cell a line (JSON) from what was standard input and answers on what was standard output. A
-plugin may print what it likes, it goes to the log; one that reads finds nothing. The process ends when its input does,
-so a killed runner leaves no worker behind.
-"""
+"""Fits one cell, and stores it the moment it ends: what was finished survives any kill."""
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import json
 import os
-import queue
 import shutil
-import signal
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +26,7 @@ from rankbench.errors import (
     UnreadableImage,
     raised_at,
 )
-from rankbench.files import NOTICES
+from rankbench.files import WAITS
 from rankbench.images import Images, Ints, masked
 from rankbench.loading import Data, DatasetChoice
 from rankbench.machine import device_name, host, versions
@@ -68,6 +56,7 @@ class Workshop:
     store: ResultStore
     services: Services
     _tests: tuple[Problem, dict[str, tuple[TestSet, Ints]]] | None = None
+    last: Any = None  # what the last cell made: a `__del__` of a plugin may never end
 
     def tests(self, problem: Problem) -> dict[str, tuple[TestSet, Ints]]:
         """The problem's test sets and the rows of their images, made once for all rankers."""
@@ -114,6 +103,7 @@ class Fitter:
         self.lost: NDArray[np.bool_] | None = None
         self.tests: dict[str, tuple[TestSet, Ints]] = {}
         self.refused: dict[str, str] = {}
+        self.made: list[Any] = []  # kept from their `__del__` until the cell's end is known
         self.where = "load"
 
     def work(self) -> Record:
@@ -132,7 +122,9 @@ class Fitter:
             record |= {"status": DONE} | findings
         except NotApplicable as error:
             record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             record |= {"status": FAILED, "error": self._error(error)}
         memory.end()
         if left := ambient.left():
@@ -145,7 +137,9 @@ class Fitter:
         self._enter("store")
         try:
             return self._store(record, outcomes, state)
-        except Exception as error:  # a full disk, or a state or message that no file can hold
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a full disk, or a state or message that no file can hold
             failed = record | {"status": FAILED, "error": self._error(error)}
             self._store_failure(failed)
             return failed
@@ -171,7 +165,7 @@ class Fitter:
         for test, _ in self.tests.values() if record["status"] == DONE else ():
             self.shop.store.save_test(test)  # only now: what lies on disk while a cell is fitted, a plugin can read
         keep, first = self.task["keep"], self.task["first_seed"]
-        self.shop.store.save(
+        saved = self.shop.store.save(
             self.task["key"],
             record,
             outcomes,
@@ -181,7 +175,7 @@ class Fitter:
             self.task["replace"],
         )
         shutil.rmtree(self.task["folder"], ignore_errors=True)
-        return record
+        return record if saved else self.shop.store.record(self.task["key"]) or record
 
     def _store_failure(self, record: Record) -> None:
         try:
@@ -250,6 +244,7 @@ class Fitter:
         ranker: Ranker = self.shop.registry.build(
             "rankers", self.task["ranker"]["name"], self.task["ranker"]["parameters"]
         )
+        self.made.append(ranker)
         self.shop.services.located(ranker)
         seed_everything(self.task["seed"] or 0)
         run = self._run(ranker, problem)
@@ -439,73 +434,31 @@ def execute(shop: Workshop, task: Task, emit: Emit = lambda event: None, wait: b
     key, since = task["key"], time.time()
     claim = shop.store.claim(key)
     while True:
-        if not task["replace"] and (stored := shop.store.record(key)):
+        if stored := settled(shop.store, task, since):
             return stored
-        if claim.take():
-            break
-        if not wait:
-            return {"status": BUSY}
-        time.sleep(0.1)
-    try:
-        if not task["replace"] and (stored := shop.store.record(key)):
-            return stored
-        failure = shop.store.failure(key)
-        if failure is not None and failure["ended"] > since:  # while we waited
-            return failure
-        emit({"event": "begin"})
-        return Fitter(shop, task, emit).work()
-    finally:
-        claim.release()
-
-
-def main(folder: str) -> None:
-    """Serve cells until standard input ends, standing in this folder."""
-    faulthandler.enable()
-    os.chdir(folder)
-    tasks, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    lines: queue.Queue[str] = queue.Queue()
-
-    def listen() -> None:
-        for line in tasks:
-            lines.put(line)
-        if lines.unfinished_tasks:
-            leave()
-        lines.put("")
-
-    process = os.getpid()
-
-    def emit(key: str, message: dict[str, Any]) -> None:
-        if os.getpid() != process:  # a plugin's child has no say
-            return
+        if not claim.take():
+            if not wait:
+                return {"status": BUSY}
+            with WAITS:
+                time.sleep(0.1)
+            continue
         try:
-            answers.write(json.dumps({"key": key, **message}) + "\n")
-        except OSError:
-            leave()
-
-    threading.Thread(target=listen, daemon=True).start()
-    shop: Workshop | None = None
-    while line := lines.get():
-        task = json.loads(line)
-        shop = shop or Workshop.open(task["place"])
-        tell = partial(emit, task["key"])
-        NOTICES.through(tell)
-        record = execute(shop, task, tell, task.get("wait", False))
-        lines.task_done()
-        replace = record["status"] == FAILED or bool(record.get("left_changed"))
-        message = record.get("error", {}).get("message", "")
-        tell({"event": "end", "status": record["status"], "message": message, "replace": replace})
+            if stored := settled(shop.store, task, since):
+                return stored
+            failure = shop.store.failure(key)
+            if failure is not None and failure["ended"] > since:  # while we waited
+                return failure
+            emit({"event": "begin"})
+            shop.last = Fitter(shop, task, emit)
+            record: Record = shop.last.work()
+            if record["status"] != FAILED or claim.ours():
+                return record
+            since = time.time()  # we were silent for so long that another took over: what comes of it is the outcome
+        finally:
+            claim.release()
 
 
-def leave() -> None:
-    """The runner is gone amid a cell: end this process and whatever a plugin started in it."""
-    if os.getpgrp() == os.getpid():  # a group of our own, as the runner makes it
-        os.killpg(0, signal.SIGKILL)
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+def settled(store: ResultStore, task: Task, since: float) -> Record | None:
+    """The record of a stored cell; where it is to be computed again, only of one computed after `since`."""
+    stored = store.record(task["key"])
+    return stored if stored and (not task["replace"] or stored.get("ended", 0.0) > since) else None

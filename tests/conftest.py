@@ -1,12 +1,16 @@
 """What every test may ask for."""
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from dots import Lab
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup: what tests start would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

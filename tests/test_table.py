@@ -1,6 +1,5 @@
 """Outcomes to numbers: means, spreads, marks and footnotes, all from the store."""
 
-import json
 import math
 import re
 import shutil

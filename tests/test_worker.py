@@ -329,7 +329,7 @@ def test_the_program_serves_cells_from_its_input_and_ends_with_it(tiny, task):
     _, good, bad = task
     lines = "".join(json.dumps(one) + "\n" for one in (good, bad, good))
     worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "rankbench.worker"],
+        [sys.executable, "-P", "-m", "rankbench.serving", str(tiny.root)],
         env=environment(FITS_LOG=str(tiny.log)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -360,7 +360,7 @@ def serve(tiny, rows, seconds=60):
     plan = runner.plan(Benchmark.read(tiny.write(rows)))
     tasks = {cell.row: runner._task(plan, cell, False) for cell in runner.due(plan)}
     worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "rankbench.worker"],
+        [sys.executable, "-P", "-m", "rankbench.serving", str(tiny.root)],
         env=environment(FITS_LOG=str(tiny.log)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -435,7 +435,7 @@ def test_the_program_ends_amid_a_cell_when_its_runner_is_gone(tiny, end):
     plan = runner.plan(Benchmark.read(tiny.write({"row": ranker})))
     task = runner._task(plan, *runner.due(plan), False)
     worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "rankbench.worker"],
+        [sys.executable, "-P", "-m", "rankbench.serving", str(tiny.root)],
         env=environment(FITS_LOG=str(tiny.log)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -85,7 +85,7 @@ def target(scene, runner, victim, before_count):
     if victim == "runner":
         return runner.pid
     fits = [note["pid"] for note in scene.notes()]
-    workers = [pid for pid, command in scene.alive() if b"rankbench.worker" in command]
+    workers = [pid for pid, command in scene.alive() if b"rankbench.serving" in command]
     busy = [pid for pid in fits[-2:] if pid in workers]
     return (busy or workers or [None])[-1]
 

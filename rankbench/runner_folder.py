@@ -1,0 +1,53 @@
+"""The runner's folder in the system's temporary place, and what killed runners have left there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+NAME = "rankbench-run-"
+LOCK = "runner.lock"  # held as long as the runner lives: the system lets go of it however that ends
+
+
+@contextlib.contextmanager
+def runner_folder() -> Iterator[Path]:
+    """A folder that is there inside the block. Those of runners that are no more are removed on the way."""
+    sweep(Path(tempfile.gettempdir()))
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=NAME))
+        with open(folder / LOCK, "w") as lock:
+            if not held(lock.fileno()) or not folder.exists():  # swept just before it was locked
+                continue
+            try:
+                yield folder
+                return
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(place: Path) -> None:
+    """Remove the folders of dead runners."""
+    for folder in place.glob(f"{NAME}*") if fcntl is not None else ():
+        with contextlib.suppress(OSError), open(folder / LOCK, "r+") as lock:
+            if os.fstat(lock.fileno()).st_uid == os.getuid() and held(lock.fileno()):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def held(descriptor: int) -> bool:
+    """Whether the lock is ours now."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
