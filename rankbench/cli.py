@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from rankbench.cli_data import data as data_commands
 from rankbench.cli_data import warn
 from rankbench.ending import PROGRAM
 from rankbench.errors import RankbenchError, StoreError, did_you_mean
+
+if TYPE_CHECKING:
+    from rankbench.findings import Finding
 
 KINDS = ("datasets", "rankers", "metrics", "features")
 INTERRUPTED = 130
@@ -382,11 +385,26 @@ def why(file: Path, every: bool, as_json: bool, **options: Any) -> None:
         click.echo("`--only GLOB` tells more of each cell of the rows that match, `--all` of every cell.")
 
 
+def end_with(found: list[Finding]) -> None:
+    """A plugin hangs where nothing can interrupt it: say so, and end this process."""
+    for finding in found:
+        click.echo(finding.line)
+    sys.stdout.flush()
+    os._exit(1)
+
+
 @main.command(name="check-plugin")
 @click.argument("name")
 @where
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds that each requirement may take.",
+)
 @click.pass_context
-def check_plugin(context: click.Context, /, name: str, data: Path | None, **_others: Any) -> None:
+def check_plugin(context: click.Context, /, name: str, data: Path | None, timeout: float, **_others: Any) -> None:
     """Run the conformance kit on a plugin.
 
     NAME is the name of an installed plugin, or KIND/NAME where two kinds share it. A plugin that ends its process ends
@@ -405,8 +423,9 @@ def check_plugin(context: click.Context, /, name: str, data: Path | None, **_oth
     marks: Counter[str] = Counter()
     for of in found:
         click.echo(f"{of[:-1]} {bare}")
-        for outcome in check(of, bare, registry=registry, data=Options(data=data).data_root):
-            click.echo(f"  {outcome.mark} {outcome.name}" + (f": {outcome.message}" if outcome.message else ""))
+        root = Options(data=data).data_root
+        for outcome in check(of, bare, registry=registry, data=root, timeout=timeout, hang=end_with):
+            click.echo(outcome.line)
             marks[outcome.mark] += 1
     click.echo(f"{marks['ok']} ok, {marks['FAILED']} failed" + (f", {marks['--']} left out" if marks["--"] else ""))
     context.exit(1 if marks["FAILED"] else 0 if marks["ok"] else 3)

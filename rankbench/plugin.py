@@ -404,7 +404,7 @@ class Judged:
         targets: (k,) float64, the images' `score` column in the same order, or None.
         seconds: what the cell took, wall seconds by phase: "fit", "score", "shared" (artefacts built for several
             cells), and "features", all that its features took for the problem's images, whichever cell computed them.
-        peak_memory: bytes, resident, above what the process held before the cell; None where it is not known.
+        peak_memory: private bytes above what the process held before the fit; None where it is not known.
     """
 
     margins: Floats

@@ -12,84 +12,34 @@ Each `check_…` raises AssertionError with all that is wrong. `rankbench check-
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankbench.errors import MissingData, NotApplicable, raised_at
+from rankbench.errors import MissingData, NotApplicable
 from rankbench.files import read_state, write_state
+from rankbench.findings import TIMEOUT, Finding, Findings, Hang
 from rankbench.images import Images, array_bytes
 from rankbench.loading import Data, DatasetChoice, missing_message
 from rankbench.pairs import Pairs
 from rankbench.plugin import Dataset, Feature, Judged, Metric, Ranker
 from rankbench.problem import Problem
-from rankbench.registry import Registry, resolved
+from rankbench.registry import Registry
 from rankbench.services import CellRun
 from rankbench.toys import Bench as Bench
 from rankbench.toys import accuracy as accuracy
 from rankbench.toys import bright_squares as bright_squares
-from rankbench.toys import disguised, fresh, odd_images, spies, spread, tolerance, undeclared
+from rankbench.toys import disguised, fresh, odd_images, spies, spread, tolerance
 
 LEARNED = 0.8  # pairwise accuracy a learner must reach on the bright squares
 MIXED_BATCH = 1e-4  # how far a score may move with its neighbors, relative to the spread of the scores
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One requirement: met, broken, or not applicable."""
-
-    name: str
-    good: bool
-    message: str = ""
-    skipped: bool = False
-
-    @property
-    def mark(self) -> str:
-        """`ok`, `--` or `FAILED`."""
-        return "--" if self.skipped else "ok" if self.good else "FAILED"
-
-
-class Findings(list[Finding]):
-    """Collects findings; a requirement is a `with` block that asserts."""
-
-    @contextlib.contextmanager
-    def requirement(self, name: str) -> Iterator[None]:
-        """What happens inside must not raise."""
-        try:
-            yield
-        except (NotApplicable, MissingData) as error:
-            self.append(Finding(name, True, str(error), skipped=True))
-        except AssertionError as error:
-            self.append(Finding(name, False, str(error)))
-        except Exception as error:
-            self.append(Finding(name, False, f"{type(error).__name__}: {error}{raised_at(error)}"))
-        else:
-            self.append(Finding(name, True))
-
-    def declared(self, make: Callable[[], Any], kind: type) -> bool:
-        """The first requirement on any plugin: what it inherits, and that all its parameters are dataclass fields."""
-        with self.requirement(f"is a rankbench.{kind.__name__} with JSON parameters"):
-            one = make()
-            assert isinstance(one, kind), f"{type(one).__name__} does not inherit rankbench.{kind.__name__}"
-            loose = ", ".join(map(repr, undeclared(type(one))))
-            assert not loose, f"{loose} is no parameter. Parameters are dataclass fields: is @dataclass missing?"
-            resolved(one)
-        return self[-1].good
-
-    def settle(self) -> None:
-        """AssertionError naming every broken requirement."""
-        broken = [f"{finding.name}: {finding.message}" for finding in self if not finding.good]
-        if broken:
-            raise AssertionError("\n".join(broken))
 
 
 # --------------------------------------------------------------------------------------------------------- rankers
@@ -103,10 +53,15 @@ def check_ranker(ranker: Ranker, registry: Registry | None = None, data: str | P
     ranker_findings(lambda: fresh(ranker), registry, data).settle()
 
 
-def ranker_findings(make: Callable[[], Ranker], registry: Registry | None = None, data: str | Path = ".") -> Findings:
-    """Every requirement on a ranker."""
-    found = Findings()
-    with tempfile.TemporaryDirectory() as folder:
+def ranker_findings(
+    make: Callable[[], Ranker],
+    registry: Registry | None = None,
+    data: str | Path = ".",
+    found: Findings | None = None,
+) -> Findings:
+    """Every requirement on a ranker, added to `found` if it is given."""
+    found = Findings() if found is None else found
+    with found.kit(make, registry), tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), registry, data)
         problem = bright_squares().canonical()
         if not found.declared(make, Ranker):
@@ -150,6 +105,7 @@ def ranker_requirements(
             )
     with found.requirement("swapping the sides negates the margin"):
         one, two = both_ways(bench, ranker, problem)
+        assert np.isfinite([one, two]).all(), "gave NaN or infinity"
         assert np.allclose(one, -two, rtol=1e-5, atol=1e-6 * spread(one)), "margins are not antisymmetric"
     with found.requirement("state and load give the same scores, without pickle"):
         twin = make()
@@ -205,7 +161,8 @@ def untouched(bench: Bench, make: Callable[[], Ranker]) -> None:
     assert contents(images, pairs) == given, "fit wrote to its images or pairs"
     images, pairs = handed(problem, ranker)
     given = contents(images, pairs)
-    fitted.compare(images, pairs, run.door)
+    margins = np.asarray(fitted.compare(images, pairs, run.door))
+    assert np.isfinite(margins).all(), "compare gave NaN or infinity"
     assert contents(images, pairs) == given, "score or compare wrote to its images or pairs"
     assert global_state() == drawn, "a global generator of random numbers was used or seeded; draw from run.rng"
 
@@ -246,13 +203,17 @@ def check_feature(feature: Feature, registry: Registry | None = None, data: str 
     feature_findings(lambda: fresh(feature), registry, data).settle()
 
 
-def feature_findings(make: Callable[[], Feature], registry: Registry | None = None, data: str | Path = ".") -> Findings:
-    """Every requirement on a feature."""
-    found = Findings()
-    if not found.declared(make, Feature):
-        return found
-    with tempfile.TemporaryDirectory() as folder:
-        feature_requirements(found, Bench(Path(folder), registry, data), make)
+def feature_findings(
+    make: Callable[[], Feature],
+    registry: Registry | None = None,
+    data: str | Path = ".",
+    found: Findings | None = None,
+) -> Findings:
+    """Every requirement on a feature, added to `found` if it is given."""
+    found = Findings() if found is None else found
+    with found.kit(make, registry), tempfile.TemporaryDirectory() as folder:
+        if found.declared(make, Feature):
+            feature_requirements(found, Bench(Path(folder), registry, data), make)
     return found
 
 
@@ -297,10 +258,12 @@ def feature_requirements(found: Findings, bench: Bench, make: Callable[[], Featu
         with found.requirement("two training images suffice"):
             got = rows_of(view, bright_squares(train=2, test=2, pairs=1).canonical())
             assert len(got) == len(images), f"gave {got.shape} for {len(images)} images"
+            assert np.isfinite(got).all(), "gave NaN or infinity"
     if not (like.by_name or like.inputs):
         with found.requirement("takes grey, tiny and oblong images"):
             got = rows_of(odd_images())
             assert got.shape == (4, rows.shape[1]), f"gave {got.shape}, not (4, {rows.shape[1]})"
+            assert np.isfinite(got).all(), "gave NaN or infinity"
 
 
 def learned(feature: Feature, problem: Problem, run: CellRun) -> Feature:
@@ -322,9 +285,17 @@ def check_metric(metric: Metric) -> None:
     metric_findings(lambda: fresh(metric)).settle()
 
 
-def metric_findings(make: Callable[[], Metric]) -> Findings:
-    """Every requirement on a metric."""
-    found = Findings()
+def metric_findings(make: Callable[[], Metric], found: Findings | None = None) -> Findings:
+    """Every requirement on a metric, added to `found` if it is given."""
+    found = Findings() if found is None else found
+    with found.kit(make):
+        if found.declared(make, Metric):
+            metric_requirements(found, make)
+    return found
+
+
+def metric_requirements(found: Findings, make: Callable[[], Metric]) -> None:
+    """Requirements on what a metric gives."""
     rng = np.random.default_rng(0)
     scores = rng.normal(size=50)
     left, right = np.triu_indices(50, 1)
@@ -335,8 +306,6 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
         margins[flip], labels[flip] = -margins[flip], -labels[flip]
         return Judged(margins, labels, np.ones(len(left)), values, truth, {"fit": 2.0, "score": 1.0}, 10**8)
 
-    if not found.declared(make, Metric):
-        return found
     with found.requirement("gives a finite number"):
         value = make()(judged(scores))
         assert isinstance(value, int | float), f"gave {type(value).__name__}; it must be a float"
@@ -348,7 +317,9 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
         if make().higher_is_better is None:
             raise NotApplicable("neither way is better")
         better, worse = make()(judged(truth)), make()(judged(-truth))
-        assert (better > worse) == make().higher_is_better, f"a perfect order gives {better}, its reverse {worse}"
+        assert np.isfinite([better, worse]).all(), f"a perfect order gives {better}, its reverse {worse}"
+        knows = better > worse if make().higher_is_better else better < worse
+        assert knows, f"a perfect order gives {better}, its reverse {worse}"
     with found.requirement("leaves what it judges untouched"):
         given = judged(scores)
         arrays = (given.margins, given.labels, given.weights, given.scores, given.targets)
@@ -359,7 +330,6 @@ def metric_findings(make: Callable[[], Metric]) -> Findings:
         whole = judged(scores)
         value = make()(Judged(whole.margins, whole.labels))
         assert np.isfinite(value), f"gave {value}"
-    return found
 
 
 # -------------------------------------------------------------------------------------------------------- datasets
@@ -370,9 +340,18 @@ def check_dataset(dataset: Dataset, root: str | Path, registry: Registry | None 
     dataset_findings(lambda: fresh(dataset), Path(root), limit).settle()
 
 
-def dataset_findings(make: Callable[[], Dataset], root: Path, limit: int = 3, name: str = "") -> Findings:
+def dataset_findings(
+    make: Callable[[], Dataset], root: Path, limit: int = 3, name: str = "", found: Findings | None = None
+) -> Findings:
     """Every requirement on a dataset, its files lying in `root`; messages call it by its name, or its class's."""
-    found = Findings()
+    found = Findings() if found is None else found
+    with found.kit(make):
+        dataset_requirements(found, make, root, limit, name)
+    return found
+
+
+def dataset_requirements(found: Findings, make: Callable[[], Dataset], root: Path, limit: int, name: str) -> None:
+    """Requirements on a dataset and its problems."""
     with found.requirement("says what it needs"):
         for need in make().needs(root):
             assert need.found == need.path.exists() or not need.found, f"{need.path} is not there, but said to be"
@@ -384,7 +363,7 @@ def dataset_findings(make: Callable[[], Dataset], root: Path, limit: int = 3, na
         if lacking:
             raise MissingData(missing_message(DatasetChoice(name or type(make()).__name__), lacking))
     if found[-1].skipped or not found[-1].good or not found.declared(make, Dataset):
-        return found
+        return
     facets: list[dict[str, Any]] = []
     with found.requirement("lists distinct facets"):
         facets = make().facets(root)
@@ -401,7 +380,6 @@ def dataset_findings(make: Callable[[], Dataset], root: Path, limit: int = 3, na
             assert again.fingerprint == problems[0].fingerprint, "a second load gave another fingerprint"
         if problems:
             problem_findings(found, problems[0], label)
-    return found
 
 
 def problem_findings(found: Findings, problem: Problem, label: str) -> None:
@@ -425,27 +403,39 @@ def problem_findings(found: Findings, problem: Problem, label: str) -> None:
 
 
 def check(
-    kind: str, name: str, registry: Registry | None = None, data: Path | None = None, **parameters: Any
+    kind: str,
+    name: str,
+    registry: Registry | None = None,
+    data: Path | None = None,
+    timeout: float = TIMEOUT,
+    hang: Hang | None = None,
+    **parameters: Any,
 ) -> Findings:
-    """Every requirement on an installed plugin, with its default parameters or those given."""
+    """Every requirement on an installed plugin, with its default parameters or those given.
+
+    Args: timeout, seconds for each requirement; hang, called from another thread with all findings where a plugin
+        outlasts them and cannot be interrupted.
+    """
     registry, root = registry or Registry.installed(), Path(data or "data")
+    found = Findings(timeout, hang)
     wanting = [one for one in required(registry.find(kind, name).load()) if one not in parameters]
     if wanting:
         example = f"rankbench.testing.check_{kind[:-1]}(…, data=…)"
         message = f"has no default for {', '.join(wanting)}; check it with one in its own tests: {example}"
-        return Findings([Finding("can be checked with its default parameters", True, message, skipped=True)])
+        found.append(Finding("can be checked with its default parameters", True, message, skipped=True))
+        return found
 
     def make() -> Any:
         return registry.build(kind, name, parameters)
 
     if kind == "rankers":
-        return ranker_findings(make, registry, root)
+        return ranker_findings(make, registry, root, found)
     if kind == "features":
-        return feature_findings(make, registry, root)
+        return feature_findings(make, registry, root, found)
     if kind == "metrics":
-        return metric_findings(make)
+        return metric_findings(make, found)
     folder = Data(registry, root, Path("cache")).folder(DatasetChoice(name, parameters))
-    return dataset_findings(make, folder, name=name)
+    return dataset_findings(make, folder, name=name, found=found)
 
 
 def required(cls: type) -> list[str]:

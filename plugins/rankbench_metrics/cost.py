@@ -34,10 +34,10 @@ class Seconds(rankbench.Metric):
 
 
 class PeakMemory(rankbench.Metric):
-    """Peak resident memory of a cell above what its process held before, in GB (10⁹ bytes).
+    """Peak of a cell's private memory above what its process held before the fit, in GB (10⁹ bytes).
 
-    It includes pages of memory-mapped features, which the system may drop, and libraries that no earlier cell of the
-    process had imported.
+    Child processes count. Imported libraries, features and shared artefacts while they are built, and pages of
+    memory-mapped features, which the system may drop, do not.
 
     Raises: NotApplicable where it was not measured, or is too little to be told from nothing.
     """
