@@ -202,7 +202,7 @@ class Drawer:
         try:
             record = self._record(planned["key"])
         except DamagedFile as error:
-            remarks.add(problem, f"failed: {error}")
+            remarks.add(problem, damaged(error))
             return FAILED, None
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
@@ -222,6 +222,9 @@ class Drawer:
         except NotApplicable as error:
             remarks.add(problem, f"not applicable: {error}")
             return NOT_APPLICABLE, None
+        except DamagedFile as error:
+            remarks.add(problem, damaged(error))
+            return FAILED, None
         except RankbenchError as error:
             remarks.add(problem, f"failed: {str(error).splitlines()[0]}")
             return FAILED, None
@@ -388,6 +391,11 @@ def remark(remarks: Remarks, problem: str, planned: Mapping[str, Any], record: R
         remarks.add(problem, text)
     if record.get("inputs"):
         remarks.add(problem, f"reads evidence given at test time: {', '.join(record['inputs'])}")
+
+
+def damaged(error: DamagedFile) -> str:
+    """The footnote of a place whose stored files are damaged."""
+    return f"failed: {str(error).splitlines()[0]} Run the benchmark again, or copy the file from where it came from."
 
 
 def costs(record: Record) -> dict[str, Any]:
