@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rankbench import drafts
 from rankbench.benchmark import Benchmark
 from rankbench.cell import TestSet, key_of
-from rankbench.errors import BenchmarkError, DataError
+from rankbench.errors import BenchmarkError, RankbenchError
 from rankbench.loading import Data
 from rankbench.machine import git_provenance, visible_gpus
 from rankbench.plan import (
@@ -194,7 +194,7 @@ class Runner:
             self.store.name_absent_test(digest)
             try:
                 problem = self.data.problem(cell.dataset, cell.facets)
-            except DataError:  # its table says that the test set is damaged
+            except RankbenchError:  # its table says that the test set is damaged
                 continue
             for name in problem.tests:
                 self.store.save_test(TestSet.of(problem, name)[0])

@@ -212,7 +212,7 @@ class Drawer:
         try:
             record = self._record(planned["key"])
         except DamagedFile as error:
-            remarks.add(problem, f"failed: {error}")
+            remarks.add(problem, damaged(error))
             return FAILED, None
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
@@ -232,6 +232,9 @@ class Drawer:
         except NotApplicable as error:
             remarks.add(problem, f"not applicable: {error}")
             return NOT_APPLICABLE, None
+        except DamagedFile as error:
+            remarks.add(problem, damaged(error))
+            return FAILED, None
         except RankbenchError as error:
             remarks.add(problem, f"failed: {str(error).splitlines()[0]}")
             return FAILED, None
@@ -355,6 +358,11 @@ class Drawer:
             if len(versions) > 1:
                 notes.append(f"cells ran with different versions of {name}: {', '.join(versions)}")
         return notes
+
+
+def damaged(error: DamagedFile) -> str:
+    """The footnote of a place whose stored files are damaged."""
+    return f"failed: {str(error).splitlines()[0]} Run the benchmark again, or copy the file from where it came from."
 
 
 def costs(record: Record) -> dict[str, Any]:

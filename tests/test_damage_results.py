@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -571,6 +572,26 @@ def test_a_kill_at_any_step_of_replacing_loses_nothing(tmp_path, way):
     assert len(found) == int(done.stdout) > 20
     assert found == sorted(found, reverse=True), "once it is new it stays new"
     assert set(found) == {"old", "new"}
+
+
+def test_a_cell_that_is_replaced_while_it_is_read_is_not_taken_for_damaged(store):
+    key = store.folder("one").name
+    record, outcomes = store.store.record(key), {"test": store.store.outcome(key, "test")}
+    done = threading.Event()
+
+    def replace():
+        for number in range(30):
+            store.store.save(key, {**record, "take": "x" * number}, outcomes, replace=True)
+        done.set()
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    reads = 0
+    while not done.is_set():
+        assert ResultStore(store.results).stored(key).record["row"] == "one"
+        reads += 1
+    writer.join()
+    assert reads > 30
 
 
 def test_what_a_kill_moved_aside_is_put_back_by_whoever_misses_it(store, undisturbed):
