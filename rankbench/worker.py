@@ -446,7 +446,7 @@ def execute(shop: Workshop, task: Task, emit: Emit = lambda event: None, wait: b
         claim.release()
 
 
-def main(folder: str) -> None:
+def main(folder: str = ".") -> None:
     """Serve cells until standard input ends, standing in this folder."""
     faulthandler.enable()
     os.chdir(folder)
@@ -493,4 +493,4 @@ def leave() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:2])
