@@ -89,10 +89,11 @@ def unreadable(records: list[tuple[str, Record]]) -> str:
 
     Records stored before they named the images of a dataset tell it of one problem alone.
     """
-    lost = {image for _, record in records for image in lost_images(record)}
+    named = all("listed" in record for _, record in records)
+    lost = {image for _, record in records for image in (lost_images(record) if named else record.get("lost", []))}
     problems = {problem for problem, _ in records}
     total: int | None = None
-    if all("listed" in record for _, record in records):
+    if named:
         total = sum({record["listed"]["digest"]: record["listed"]["images"] for _, record in records}.values())
     elif len(problems) == 1:
         total = max(record["images"] for _, record in records)

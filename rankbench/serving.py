@@ -26,7 +26,7 @@ from rankbench.worker import Workshop, execute
 GRACE = 2.0  # seconds a worker that has nothing to do is given to end by itself
 
 
-def main(folder: str) -> None:
+def main(folder: str = ".") -> None:
     """Serve cells until standard input ends, standing in this folder. However that comes, the process ends at once."""
     code = 1
     try:
@@ -80,4 +80,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:2])
