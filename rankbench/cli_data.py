@@ -115,7 +115,15 @@ def parameter(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def each(chosen: Sequence[Any], work: Callable[[Any], int]) -> int:
+def own_files_of(found: Any, name: str) -> list[Any]:
+    """The files of the rankers and features of NAME, if it is a benchmark file."""
+    from rankbench.benchmark import Benchmark
+    from rankbench.own_files import own_files
+
+    return own_files(found.registry, Benchmark.read(name)) if name.endswith(".toml") else []
+
+
+def each(chosen: Sequence[Any], work: Callable[[Any], int], kind: str = "dataset ") -> int:
     """The largest exit code of `work` over the datasets; where one fails the others are looked at all the same."""
     worst = 0
     for choice in chosen:
@@ -125,7 +133,7 @@ def each(chosen: Sequence[Any], work: Callable[[Any], int]) -> int:
             raise
         except RankbenchError as error:
             text = str(error)
-            click.echo(f"Error: {text if choice.label in text else f'dataset {choice.label}: {text}'}", err=True)
+            click.echo(f"Error: {text if choice.label in text else f'{kind}{choice.label}: {text}'}", err=True)
             code = 3 if isinstance(error, MissingData) else 1 if isinstance(error, StoreError) else 2
         worst = max(worst, code)
     return worst
@@ -150,7 +158,10 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
     named = bool(names)
     if not names:
         names = (*found.registry.names("datasets"), *map(str, sorted(Path("benchmarks").glob("*.toml"))))
-    rows = [status(found, name, choice) for name in names for choice in choices(found, name, None, ())]
+    rows = []
+    for name in names:
+        rows += [status(found, name, choice) for choice in choices(found, name, None, ())]
+        rows += [of_own(own, name) for own in own_files_of(found, name)]
     if as_json:
         for row in rows:
             row["needs"] = [{**vars(need), "path": str(need.path)} for need in row["needs"]]
@@ -167,6 +178,13 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
         if named or not row["benchmark"]:  # in the long list the datasets have said it already
             for line in listed_needs([need for need in row["needs"] if not need.found]):
                 click.echo(f"{INDENT}{line}")
+
+
+def of_own(own: Any, name: str) -> dict[str, Any]:
+    """The line of a ranker or feature that needs files beside data."""
+    needs = own.learner.needs()
+    there = "there" if all(need.found for need in needs) else "missing"
+    return {"benchmark": name, "dataset": own.label, "needs": needs, "status": there}
 
 
 def status(found: Any, name: str, choice: Any) -> dict[str, Any]:
@@ -362,34 +380,58 @@ def fetch(
 
     Interrupted, it resumes. With $RANKBENCH_OFFLINE set (to anything but 0, no or false), no connection is made. FOLDER
     or URL given by --from is looked into for a file's path or name. The dataset's .fetch/report.json says what became
-    of each file. NAME may be a benchmark file: a dataset that cannot be had keeps none of the others from being
-    fetched.
+    of each file. NAME may be a benchmark file: all its datasets, and the weights that its rows need, are fetched, and
+    one that cannot be had keeps none of the others from it.
 
     Exit codes, of several datasets the largest: 0 all there, 1 some could not be had or is still missing, 2 nothing of
     it may be downloaded.
     """
     found = opened(data, cache)
-    context.exit(each(choices(found, name, folder, parameters), lambda one: fetch_one(found, one, source, jobs)))
+    worst = each(choices(found, name, folder, parameters), lambda one: fetch_one(found, one, source, jobs))
+    context.exit(max(worst, each(own_files_of(found, name), lambda own: fetch_own(own, source, jobs), "")))
 
 
 def fetch_one(found: Any, choice: Any, source: str, jobs: int) -> int:
-    from rankbench.fetch import FAILED, Fetcher
-    from rankbench.loading import blaming, missing_message
+    from rankbench.loading import blaming
 
-    folder = found.folder(choice)
+    with blaming(found.registry, choice):
+        outcomes = fetched(found.dataset(choice), found.folder(choice), source, jobs)
+    found.look_again()
+    return tell_fetched(f"dataset {choice.label}", outcomes, found.folder(choice), found.missing(choice))
+
+
+def fetch_own(own: Any, source: str, jobs: int) -> int:
+    """The files that a ranker or feature of a benchmark needs beside data: weights, say."""
+    worst, folders = 0, own.folders()
+    if not folders:
+        click.echo(f"{own.label}: all of it is there; nothing to fetch")
+    for folder in folders:
+        outcomes = fetched(own, folder, source, jobs)
+        worst = max(worst, tell_fetched(own.label, outcomes, folder, own.missing(folder)))
+    return worst
+
+
+def fetched(listed: Any, folder: Path, source: str, jobs: int) -> list[Any]:
+    """What became of everything that a dataset, or what looks like one, lists."""
+    from rankbench.fetch import Fetcher
+
     with bar("files") as advance:
         shown = Shown(advance)
-        fetcher = Fetcher(folder, source, jobs, offline(), shown.file, shown.archive)
-        with blaming(found.registry, choice):
-            outcomes = fetcher.all(found.dataset(choice))
-    found.look_again()
-    lacking = found.missing(choice)
+        return Fetcher(folder, source, jobs, offline(), shown.file, shown.archive).all(listed)
+
+
+def tell_fetched(label: str, outcomes: Sequence[Any], folder: Path, lacking: Sequence[Any]) -> int:
+    """Say what became of it, and give the exit code."""
+    from rankbench.fetch import FAILED
+    from rankbench.loading import not_found
+
+    named = label.removeprefix("dataset ")
     if not outcomes and lacking:
         gets = dict.fromkeys(need.get for need in lacking)
-        raise RankbenchError(f"nothing of {choice.label} may be downloaded. {' '.join(gets)}")
+        raise RankbenchError(f"nothing of {named} may be downloaded. {' '.join(gets)}")
     counts = Counter(outcome.status for outcome in outcomes)
     said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    click.echo(f"{choice.label}: {said or 'all of it is there; nothing to fetch'}")
+    click.echo(f"{named}: {said or 'all of it is there; nothing to fetch'}")
     for outcome in outcomes:
         if outcome.sha256 and not outcome.path.startswith("images/"):
             click.echo(f"  {outcome.url}\n    {outcome.size:,} bytes, sha-256 {outcome.sha256}")
@@ -399,7 +441,7 @@ def fetch_one(found: Any, choice: Any, source: str, jobs: int) -> int:
     if len(failed) > SHOWN:
         click.echo(f"  … and {len(failed) - SHOWN} more: {folder / '.fetch' / 'report.json'}", err=True)
     if lacking:
-        click.echo(f"Still missing: {missing_message(choice, lacking)}", err=True)
+        click.echo(f"Still missing: {not_found(label, lacking)}", err=True)
     return 1 if failed or lacking else 0
 
 

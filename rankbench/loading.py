@@ -271,7 +271,12 @@ def distinct(listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
     """Which paths were looked for, and where to get them."""
-    return f"dataset {choice.label}: not found:\n" + "\n".join(listed_needs(lacking))
+    return not_found(f"dataset {choice.label}", lacking)
+
+
+def not_found(who: str, lacking: Sequence[Need]) -> str:
+    """Which paths were looked for by whom, and where to get them."""
+    return f"{who}: not found:\n" + "\n".join(listed_needs(lacking))
 
 
 def listed_needs(needs: Sequence[Need]) -> list[str]:

@@ -117,7 +117,11 @@ class Runner:
             statuses |= {DONE, NOT_APPLICABLE}
         due: dict[str | None, PlannedCell] = {}
         for cell in self.selected(plan):
-            if cell.parts and (cell.status in statuses or (self.options.strict_data and self._lost_images(cell))):
+            if (
+                cell.parts
+                and not cell.absent
+                and (cell.status in statuses or (self.options.strict_data and self._lost_images(cell)))
+            ):
                 due.setdefault(cell.key, cell)
         order: dict[str, int] = {}
         for cell in plan.cells:

@@ -23,7 +23,7 @@ from typing import Any
 
 from rankbench.errors import RankbenchError
 from rankbench.machine import host, versions
-from rankbench.plan import FAILED
+from rankbench.plan import FAILED, word_for
 from rankbench.progress import Progress
 from rankbench.store import Record, ResultStore
 from rankbench.worker import BUSY, Task, Workshop, execute
@@ -70,7 +70,7 @@ class Slots:
                 gpu = joined(self.gpus[: self._wanted(task)])
                 self.progress.started(task["title"], task["about"]["row"])
                 record = execute(shop, {**task, "gpu": gpu}, self._heard)
-                self._finished(task, record["status"], record.get("error", {}).get("message", ""))
+                self._finished(task, word_for(record), record.get("error", {}).get("message", ""))
         finally:
             self.progress.close()
 

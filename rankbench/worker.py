@@ -40,7 +40,7 @@ from rankbench.files import read_json, write_file
 from rankbench.images import Images, Ints, masked
 from rankbench.loading import Data, DatasetChoice
 from rankbench.machine import PeakMemory, device_name, host, versions
-from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices
+from rankbench.plan import DONE, FAILED, NOT_APPLICABLE, feature_choices, word_for
 from rankbench.plugin import Features, Ranker
 from rankbench.problem import Problem
 from rankbench.registry import Registry
@@ -480,7 +480,7 @@ def main() -> None:
         tell = partial(emit, task["key"])
         record = execute(shop, task, tell, task.get("wait", False))
         lines.task_done()
-        tell({"event": "end", "status": record["status"], "message": record.get("error", {}).get("message", "")})
+        tell({"event": "end", "status": word_for(record), "message": record.get("error", {}).get("message", "")})
 
 
 def leave() -> None:
