@@ -23,6 +23,8 @@ SHOWN = 5  # examples of each reason why files could not be fetched
 LISTED = 20  # remarks and problems that are printed
 EVERY = 10.0  # seconds between two lines about one archive where no bar can be shown
 
+HEADERS, ALIGN = ("", "found", "published", "", "of"), ("left", "right", "right", "left", "left")
+
 root_option = click.option("--data", type=click.Path(path_type=Path), help="Data root [$RANKBENCH_DATA or ./data].")
 cache_option = click.option(
     "--cache", type=click.Path(path_type=Path), help="Cache folder [$RANKBENCH_CACHE or ./cache]."
@@ -176,7 +178,7 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
             last = row["benchmark"]
         click.echo(f"  {row['dataset']:<{width}}  {row['status']}")
         if named or not row["benchmark"]:  # in the long list the datasets have said it already
-            for line in listed_needs([need for need in row["needs"] if not need.found]):
+            for line in listed_needs([need for need in row["needs"] if not need.found], most=SHOWN):
                 click.echo(f"{INDENT}{line}")
 
 
@@ -219,7 +221,8 @@ def describe(name: str, folder: str | None, data: Path | None, cache: Path | Non
     found = opened(data, cache)
     for choice in choices(found, name, folder, ()):
         plugin = found.registry.find("datasets", choice.name)
-        click.echo(f"{choice.name} [{plugin.distribution}]\n\n{description(plugin.load())}\n")
+        about = description(plugin.load()).partition("\nRaises:")[0].rstrip()  # that is for those who program
+        click.echo(f"{choice.name} [{plugin.distribution}]\n\n{about}\n")
         needs = found.needs(choice)
         click.echo("Files:" if needs else "Files: it reads none from the data root.")
         for need in filter(lambda need: need.found, needs):
@@ -296,31 +299,37 @@ def check_one(found: Any, choice: Any, decode: bool, report: dict[str, Any], as_
     report.update(told(result))
     report["good"] &= not lacking
     if not as_json:
-        print_check(choice, found.folder(choice), result, bool(lacking))
+        print_check(choice, found.folder(choice), result, decode, bool(lacking))
     return 3 if lacking else 0 if result.good else 1
 
 
-def print_check(choice: Any, folder: Path, result: Any, lacking: bool) -> None:
+def print_check(choice: Any, folder: Path, result: Any, decoded: bool, lacking: bool) -> None:
     from tabulate import tabulate
 
-    from rankbench.checking import remarks, table
+    from rankbench.checking import short_remarks, table, verdict
 
     click.echo(f"{choice.label}: {counted(len(result.problems), 'problem')}")
-    headers, align = ("", "found", "published", "", "of"), ("left", "right", "right", "left", "left")
-    click.echo(tabulate(table(result), headers, tablefmt="simple", colalign=align, disable_numparse=True))
-    if result.files:
-        click.echo(f"\nFiles below {folder} (sha-256, bytes):")
-        for path, size, digest in result.files:
-            shown = path.relative_to(folder) if path.is_relative_to(folder) else path
-            click.echo(f"  {digest[:16]}  {size:>13,}  {shown}")
-    for title, texts in (("Wrong", result.wrong), ("Remarks", remarks(result))):
+    every = table(result)
+    columns = range(5) if any(published for _, _, published, *_ in every) else (0, 1, 4)  # of one's own nothing is
+    *rows, headers, align = ([row[k] for k in columns] for row in (*every, HEADERS, ALIGN))
+    click.echo(tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True))
+    marks = zip(result.problems, result.fingerprints, strict=True)
+    prints = [f"{mark[:16]}  {' '.join(f'{k}={v}' for k, v in of.items()) or choice.name}" for (of, _), mark in marks]
+    inside = any(path.is_relative_to(folder) for path, *_ in result.files)
+    files = [
+        f"{digest[:16]}  {size:>13,}  {path.relative_to(folder) if path.is_relative_to(folder) else path}"
+        for path, size, digest in result.files
+    ]
+    for title, texts in (
+        (f"Files{f' below {folder}' * inside} (start of the SHA-256, bytes)", files),
+        ("Fingerprints of the problems (equal where images, pairs and splits are)", prints),
+        ("Wrong", result.wrong),
+        ("Remarks", short_remarks(result)),
+    ):
         if texts:
             click.echo(f"\n{title}:")
             some(texts)
-    good = "What is there is good, but data is missing." if lacking else "Good."
-    click.echo(f"\n{good if result.good else 'Not as published, or not whole.'}")
-    marks = zip(result.problems, result.fingerprints, strict=True)
-    some([f"{mark[:16]}  {' '.join(f'{k}={v}' for k, v in of.items()) or choice.name}" for (of, _), mark in marks])
+    click.echo(f"\n{verdict(result, decoded, lacking)}")
 
 
 def some(texts: list[str]) -> None:
