@@ -5,6 +5,7 @@ Counts are of each problem as the dataset yields it, before unreadable images an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from rankbench.pairs import Pairs
 from rankbench.plugin import Count
 from rankbench.problem import Problem
 
+NUMBER = re.compile(r"(?<![^\s(])\d[\d,]*(?=[\s,;)]|$)")  # that stands alone: no part of a name
 Advance = Callable[[str, int, int], None]  # what is done with images (read, decode), with how many, of how many
 
 
@@ -245,10 +247,9 @@ def about_judgements(pairs: Pairs, images: int, score: NDArray[Any] | None, part
         ups, downs, ties = (np.logical_or.reduceat(label == sign, first) for sign in (1, -1, 0))
         repeated = int((np.diff(first, append=len(code)) > 1).sum())
         against, unsure = int((ups & downs).sum()), int((ties & (ups | downs)).sum())
-        yield (
-            f"{counted(repeated, 'pair')} judged more than once, {against:,} of them with opposite labels and "
-            f"{unsure:,} once as a tie and once not"
-        )
+        how = [f"{against:,} of them with opposite labels"] * (against > 0)
+        how += [f"{unsure:,} {'of them ' * (not against)}once as a tie and once not"] * (unsure > 0)
+        yield f"{counted(repeated, 'pair')} judged more than once, {' and '.join(how) or 'each time alike'}"
     yield from about_graph(pairs, images, score, parts)
 
 
@@ -307,12 +308,61 @@ def as_json(found: Checked) -> dict[str, Any]:
 
 def remarks(found: Checked) -> list[str]:
     """Each remark once, with the problems it is about."""
-    of = {text: which(labels, len(found.problems)) for text, labels in found.remarks.items()}
-    return [f"{text} ({labels})" if labels else text for text, labels in of.items()]
+    return [about(text, labels, found) for text, labels in found.remarks.items()]
+
+
+def about(text: str, labels: list[str], found: Checked) -> str:
+    problems = which(labels, len(found.problems))
+    return f"{text} ({problems})" if problems else text
+
+
+def short_remarks(found: Checked) -> list[str]:
+    """The same for reading: remarks that differ in their numbers alone are one, with the least and the most of each."""
+    alike: dict[str, list[str]] = {}
+    for text in found.remarks:
+        alike.setdefault(NUMBER.sub("#", text.replace("pairs", "pair").replace("images", "image")), []).append(text)
+    told = []
+    for texts in alike.values():
+        labels = [label for text in texts for label in found.remarks[text]]
+        ranges = iter([spread(found_numbers) for found_numbers in zip(*map(NUMBER.findall, texts), strict=True)])
+        told.append(about(NUMBER.sub(lambda _, ranges=ranges: next(ranges), max(texts, key=len)), labels, found))  # type: ignore[misc]
+    return told
+
+
+def spread(numbers: Sequence[str]) -> str:
+    """`7`, or `7 to 12`."""
+    values = sorted({int(number.replace(",", "")) for number in numbers})
+    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
+
+
+def verdict(found: Checked, decoded: bool, lacking: bool) -> str:
+    """What it comes to, and what to do where that is not all good."""
+    every = [*found.counts, *(count for _, counts in found.problems for count in counts)]
+    published = [count for count in every if count.published is not None]
+    differing = sum(count.published != count.found for count in published)
+    lost, told = len(found.wrong), []
+    if differing:
+        told.append(f"Not as published: {counted(differing, 'count')} {'differs' if differing == 1 else 'differ'}.")
+    if lost:
+        them, their = ("it", "its") if lost == 1 else ("them", "their")
+        told.append(
+            f"{counted(lost, 'image')} cannot be read. Replace or remove {them}: a run leaves {them} out with {their} "
+            "pairs, and fails where more than 5% are lost."
+        )
+    if not told and lacking:
+        told.append("What is there is good, but data is missing.")
+    elif not told:
+        told.append(
+            "Good." + " All published counts are met." * bool(published) + " Every image can be read." * decoded
+        )
+    return " ".join(told)
 
 
 def table(found: Checked) -> list[tuple[str, str, str, str, str]]:
-    """Rows (what, found, published, verdict, which problems); equal counts of several problems share a row."""
+    """Rows (what, found, published, verdict, which problems); equal counts of several problems share a row.
+
+    Rows about the same thing stand together.
+    """
     rows: dict[tuple[str, float, float | None, str], list[str]] = {}
     for count in found.counts:
         rows[count.what, count.found, count.published, count.note] = []
@@ -320,6 +370,7 @@ def table(found: Checked) -> list[tuple[str, str, str, str, str]]:
         for count in counts:
             label = " ".join(f"{k}={v}" for k, v in facets.items())
             rows.setdefault((count.what, count.found, count.published, count.note), []).append(label)
+    first = {what: at for at, what in reversed(list(enumerate(what for what, *_ in rows)))}
     return [
         (
             what,
@@ -328,7 +379,7 @@ def table(found: Checked) -> list[tuple[str, str, str, str, str]]:
             "" if published is None else "ok" if published == value else "DIFFERS",
             "; ".join(filter(None, [which(labels, len(found.problems)), note])),
         )
-        for (what, value, published, note), labels in rows.items()
+        for (what, value, published, note), labels in sorted(rows.items(), key=lambda row: first[row[0][0]])
     ]
 
 

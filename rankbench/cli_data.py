@@ -23,6 +23,8 @@ SHOWN = 5  # examples of each reason why files could not be fetched
 LISTED = 20  # remarks and problems that are printed
 EVERY = 10.0  # seconds between two lines about one archive where no bar can be shown
 
+HEADERS, ALIGN = ("", "found", "published", "", "of"), ("left", "right", "right", "left", "left")
+
 root_option = click.option("--data", type=click.Path(path_type=Path), help="Data root [$RANKBENCH_DATA or ./data].")
 cache_option = click.option(
     "--cache", type=click.Path(path_type=Path), help="Cache folder [$RANKBENCH_CACHE or ./cache]."
@@ -115,7 +117,15 @@ def parameter(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def each(chosen: Sequence[Any], work: Callable[[Any], int]) -> int:
+def own_files_of(found: Any, name: str) -> list[Any]:
+    """The files of the rankers and features of NAME, if it is a benchmark file."""
+    from rankbench.benchmark import Benchmark
+    from rankbench.own_files import own_files
+
+    return own_files(found.registry, Benchmark.read(name)) if name.endswith(".toml") else []
+
+
+def each(chosen: Sequence[Any], work: Callable[[Any], int], kind: str = "dataset ") -> int:
     """The largest exit code of `work` over the datasets; where one fails the others are looked at all the same."""
     worst = 0
     for choice in chosen:
@@ -125,7 +135,7 @@ def each(chosen: Sequence[Any], work: Callable[[Any], int]) -> int:
             raise
         except RankbenchError as error:
             text = str(error)
-            click.echo(f"Error: {text if choice.label in text else f'dataset {choice.label}: {text}'}", err=True)
+            click.echo(f"Error: {text if choice.label in text else f'{kind}{choice.label}: {text}'}", err=True)
             code = 3 if isinstance(error, MissingData) else 1 if isinstance(error, StoreError) else 2
         worst = max(worst, code)
     return worst
@@ -150,7 +160,10 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
     named = bool(names)
     if not names:
         names = (*found.registry.names("datasets"), *map(str, sorted(Path("benchmarks").glob("*.toml"))))
-    rows = [status(found, name, choice) for name in names for choice in choices(found, name, None, ())]
+    rows = []
+    for name in names:
+        rows += [status(found, name, choice) for choice in choices(found, name, None, ())]
+        rows += [of_own(own, name) for own in own_files_of(found, name)]
     if as_json:
         for row in rows:
             row["needs"] = [{**vars(need), "path": str(need.path)} for need in row["needs"]]
@@ -165,8 +178,15 @@ def list_data(names: tuple[str, ...], data: Path | None, cache: Path | None, as_
             last = row["benchmark"]
         click.echo(f"  {row['dataset']:<{width}}  {row['status']}")
         if named or not row["benchmark"]:  # in the long list the datasets have said it already
-            for line in listed_needs([need for need in row["needs"] if not need.found]):
+            for line in listed_needs([need for need in row["needs"] if not need.found], most=SHOWN):
                 click.echo(f"{INDENT}{line}")
+
+
+def of_own(own: Any, name: str) -> dict[str, Any]:
+    """The line of a ranker or feature that needs files beside data."""
+    needs = own.learner.needs()
+    there = "there" if all(need.found for need in needs) else "missing"
+    return {"benchmark": name, "dataset": own.label, "needs": needs, "status": there}
 
 
 def status(found: Any, name: str, choice: Any) -> dict[str, Any]:
@@ -201,7 +221,8 @@ def describe(name: str, folder: str | None, data: Path | None, cache: Path | Non
     found = opened(data, cache)
     for choice in choices(found, name, folder, ()):
         plugin = found.registry.find("datasets", choice.name)
-        click.echo(f"{choice.name} [{plugin.distribution}]\n\n{description(plugin.load())}\n")
+        about = description(plugin.load()).partition("\nRaises:")[0].rstrip()  # that is for those who program
+        click.echo(f"{choice.name} [{plugin.distribution}]\n\n{about}\n")
         needs = found.needs(choice)
         click.echo("Files:" if needs else "Files: it reads none from the data root.")
         for need in filter(lambda need: need.found, needs):
@@ -278,31 +299,37 @@ def check_one(found: Any, choice: Any, decode: bool, report: dict[str, Any], as_
     report.update(told(result))
     report["good"] &= not lacking
     if not as_json:
-        print_check(choice, found.folder(choice), result, bool(lacking))
+        print_check(choice, found.folder(choice), result, decode, bool(lacking))
     return 3 if lacking else 0 if result.good else 1
 
 
-def print_check(choice: Any, folder: Path, result: Any, lacking: bool) -> None:
+def print_check(choice: Any, folder: Path, result: Any, decoded: bool, lacking: bool) -> None:
     from tabulate import tabulate
 
-    from rankbench.checking import remarks, table
+    from rankbench.checking import short_remarks, table, verdict
 
     click.echo(f"{choice.label}: {counted(len(result.problems), 'problem')}")
-    headers, align = ("", "found", "published", "", "of"), ("left", "right", "right", "left", "left")
-    click.echo(tabulate(table(result), headers, tablefmt="simple", colalign=align, disable_numparse=True))
-    if result.files:
-        click.echo(f"\nFiles below {folder} (sha-256, bytes):")
-        for path, size, digest in result.files:
-            shown = path.relative_to(folder) if path.is_relative_to(folder) else path
-            click.echo(f"  {digest[:16]}  {size:>13,}  {shown}")
-    for title, texts in (("Wrong", result.wrong), ("Remarks", remarks(result))):
+    every = table(result)
+    columns = range(5) if any(published for _, _, published, *_ in every) else (0, 1, 4)  # of one's own nothing is
+    *rows, headers, align = ([row[k] for k in columns] for row in (*every, HEADERS, ALIGN))
+    click.echo(tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True))
+    marks = zip(result.problems, result.fingerprints, strict=True)
+    prints = [f"{mark[:16]}  {' '.join(f'{k}={v}' for k, v in of.items()) or choice.name}" for (of, _), mark in marks]
+    inside = any(path.is_relative_to(folder) for path, *_ in result.files)
+    files = [
+        f"{digest[:16]}  {size:>13,}  {path.relative_to(folder) if path.is_relative_to(folder) else path}"
+        for path, size, digest in result.files
+    ]
+    for title, texts in (
+        (f"Files{f' below {folder}' * inside} (start of the SHA-256, bytes)", files),
+        ("Fingerprints of the problems (equal where images, pairs and splits are)", prints),
+        ("Wrong", result.wrong),
+        ("Remarks", short_remarks(result)),
+    ):
         if texts:
             click.echo(f"\n{title}:")
             some(texts)
-    good = "What is there is good, but data is missing." if lacking else "Good."
-    click.echo(f"\n{good if result.good else 'Not as published, or not whole.'}")
-    marks = zip(result.problems, result.fingerprints, strict=True)
-    some([f"{mark[:16]}  {' '.join(f'{k}={v}' for k, v in of.items()) or choice.name}" for (of, _), mark in marks])
+    click.echo(f"\n{verdict(result, decoded, lacking)}")
 
 
 def some(texts: list[str]) -> None:
@@ -362,34 +389,58 @@ def fetch(
 
     Interrupted, it resumes. With $RANKBENCH_OFFLINE set (to anything but 0, no or false), no connection is made. FOLDER
     or URL given by --from is looked into for a file's path or name. The dataset's .fetch/report.json says what became
-    of each file. NAME may be a benchmark file: a dataset that cannot be had keeps none of the others from being
-    fetched.
+    of each file. NAME may be a benchmark file: all its datasets, and the weights that its rows need, are fetched, and
+    one that cannot be had keeps none of the others from it.
 
     Exit codes, of several datasets the largest: 0 all there, 1 some could not be had or is still missing, 2 nothing of
     it may be downloaded.
     """
     found = opened(data, cache)
-    context.exit(each(choices(found, name, folder, parameters), lambda one: fetch_one(found, one, source, jobs)))
+    worst = each(choices(found, name, folder, parameters), lambda one: fetch_one(found, one, source, jobs))
+    context.exit(max(worst, each(own_files_of(found, name), lambda own: fetch_own(own, source, jobs), "")))
 
 
 def fetch_one(found: Any, choice: Any, source: str, jobs: int) -> int:
-    from rankbench.fetch import FAILED, Fetcher
-    from rankbench.loading import blaming, missing_message
+    from rankbench.loading import blaming
 
-    folder = found.folder(choice)
+    with blaming(found.registry, choice):
+        outcomes = fetched(found.dataset(choice), found.folder(choice), source, jobs)
+    found.look_again()
+    return tell_fetched(f"dataset {choice.label}", outcomes, found.folder(choice), found.missing(choice))
+
+
+def fetch_own(own: Any, source: str, jobs: int) -> int:
+    """The files that a ranker or feature of a benchmark needs beside data: weights, say."""
+    worst, folders = 0, own.folders()
+    if not folders:
+        click.echo(f"{own.label}: all of it is there; nothing to fetch")
+    for folder in folders:
+        outcomes = fetched(own, folder, source, jobs)
+        worst = max(worst, tell_fetched(own.label, outcomes, folder, own.missing(folder)))
+    return worst
+
+
+def fetched(listed: Any, folder: Path, source: str, jobs: int) -> list[Any]:
+    """What became of everything that a dataset, or what looks like one, lists."""
+    from rankbench.fetch import Fetcher
+
     with bar("files") as advance:
         shown = Shown(advance)
-        fetcher = Fetcher(folder, source, jobs, offline(), shown.file, shown.archive)
-        with blaming(found.registry, choice):
-            outcomes = fetcher.all(found.dataset(choice))
-    found.look_again()
-    lacking = found.missing(choice)
+        return Fetcher(folder, source, jobs, offline(), shown.file, shown.archive).all(listed)
+
+
+def tell_fetched(label: str, outcomes: Sequence[Any], folder: Path, lacking: Sequence[Any]) -> int:
+    """Say what became of it, and give the exit code."""
+    from rankbench.fetch import FAILED
+    from rankbench.loading import not_found
+
+    named = label.removeprefix("dataset ")
     if not outcomes and lacking:
         gets = dict.fromkeys(need.get for need in lacking)
-        raise RankbenchError(f"nothing of {choice.label} may be downloaded. {' '.join(gets)}")
+        raise RankbenchError(f"nothing of {named} may be downloaded. {' '.join(gets)}")
     counts = Counter(outcome.status for outcome in outcomes)
     said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    click.echo(f"{choice.label}: {said or 'all of it is there; nothing to fetch'}")
+    click.echo(f"{named}: {said or 'all of it is there; nothing to fetch'}")
     for outcome in outcomes:
         if outcome.sha256 and not outcome.path.startswith("images/"):
             click.echo(f"  {outcome.url}\n    {outcome.size:,} bytes, sha-256 {outcome.sha256}")
@@ -399,7 +450,7 @@ def fetch_one(found: Any, choice: Any, source: str, jobs: int) -> int:
     if len(failed) > SHOWN:
         click.echo(f"  … and {len(failed) - SHOWN} more: {folder / '.fetch' / 'report.json'}", err=True)
     if lacking:
-        click.echo(f"Still missing: {missing_message(choice, lacking)}", err=True)
+        click.echo(f"Still missing: {not_found(label, lacking)}", err=True)
     return 1 if failed or lacking else 0
 
 

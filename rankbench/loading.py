@@ -269,15 +269,23 @@ def distinct(listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def missing_message(choice: DatasetChoice, lacking: Sequence[Need]) -> str:
     """Which paths were looked for, and where to get them."""
-    return f"dataset {choice.label}: not found:\n" + "\n".join(listed_needs(lacking))
+    return not_found(f"dataset {choice.label}", lacking)
 
 
-def listed_needs(needs: Sequence[Need]) -> list[str]:
-    """Lines with the paths, and once below those of one place where to get them."""
+def not_found(who: str, lacking: Sequence[Need]) -> str:
+    """Which paths were looked for by whom, and where to get them."""
+    return f"{who}: not found:\n" + "\n".join(listed_needs(lacking))
+
+
+def listed_needs(needs: Sequence[Need], most: int | None = None) -> list[str]:
+    """Lines with the paths, of one place the first `most`, and once below them where to get them."""
     silent = 'The dataset does not say where to get it. If it reads no files, its class says so by folder = "".'
     by_get: dict[str, list[str]] = {}
     for need in needs:
         by_get.setdefault(need.get or silent, []).append(f"  {need.path}")
+    for paths in by_get.values():
+        if most is not None and len(paths) > most + 1:
+            paths[most:] = [f"  … and {len(paths) - most} more"]
     return [line for get, paths in by_get.items() for line in (*paths, f"    {get}")]
 
 

@@ -16,8 +16,8 @@ from rankbench.cell import key_of, key_parts
 from rankbench.errors import BenchmarkError, DamagedFile, MissingData, PluginError, RankbenchError, did_you_mean
 from rankbench.evidence import Sight
 from rankbench.files import canonical_json
-from rankbench.loading import Data, DatasetChoice, missing_message
-from rankbench.plugin import Features, File, Ranker, Resources
+from rankbench.loading import Data, DatasetChoice, missing_message, not_found
+from rankbench.plugin import Features, File, Learner, Ranker, Resources
 from rankbench.registry import Registry, as_toml, plain, resolved
 from rankbench.services import build_feature, feature_key, file_parameters, fitted_on
 from rankbench.store import AGAIN, Record, ResultStore
@@ -47,6 +47,7 @@ class PlannedCell:
     parts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     missing: str = ""
+    absent: str = ""  # what of it planning knows: files of ranker and features without which a run need not try
     gpu: int = 0
     pixels: bool = True
     timeout: float | None = None
@@ -236,6 +237,7 @@ class Planner:
             cell.error = f"{plugin} cannot be planned: {type(error).__name__}: {error}"
             return
         self._key(cell, ranker, known)
+        cell.missing = "\n\n".join(filter(None, [cell.missing, cell.absent]))
 
     def _ranker(self, table: Mapping[str, Any], where: str) -> Ranker | str:
         """The ranker, or why its package cannot give it: that row's cells fail and the others go on."""
@@ -261,6 +263,9 @@ class Planner:
         cell.threads = cell.wanted_threads or needed.threads
         cell.sight = Sight.of(ranker, [(choice.name, one) for choice, one in zip(choices, features, strict=True)])
         cell.pixels = cell.sight.pixels
+        labels = [f"ranker {cell.ranker['name']}", *(f"feature {choice.name}" for choice in choices)]
+        absent = [absent_files(label, learner) for label, learner in zip(labels, (ranker, *features), strict=True)]
+        cell.absent = "\n\n".join(dict.fromkeys(filter(None, absent)))
         for kind, name in [("rankers", cell.ranker["name"]), *(("features", choice.name) for choice in choices)]:
             if (kind, name) not in self._sources:
                 self._sources[kind, name] = self.registry.source(kind, name)
@@ -346,8 +351,8 @@ class Planner:
         else:
             cell.reason = damage
             failure = self.store.failure(cell.key) if cell.key else None
-            if failure is not None and failure["error"].get("type") == MissingData.__name__ and not damage:
-                cell.status, cell.missing = MISSING, failure["error"]["message"]  # weights, say: found out by trying
+            if failure is not None and word_for(failure) == MISSING and not damage:
+                cell.status, cell.missing = MISSING, failure["error"]["message"]  # found out by trying
             elif failure is not None:
                 cell.status, cell.reason = FAILED, failure["error"]["message"]
 
@@ -365,6 +370,11 @@ class Planner:
     def is_stale(self, key: str, record: Record) -> bool:
         """Whether the source of a stored cell's plugins has changed since, and nobody has accepted the edit."""
         return is_stale(self.registry, self.store, key, record, self._sources)
+
+
+def word_for(record: Record) -> str:
+    """What became of a cell that was tried, in the word that plan, summary and table have for it."""
+    return MISSING if record.get("error", {}).get("type") == MissingData.__name__ else str(record["status"])
 
 
 def is_stale(
@@ -426,6 +436,12 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, dict) and isinstance(value.get("fit_on"), dict):
         return value | {"fit_on": {name: part for name, part in value["fit_on"].items() if name != "folder"}}
     return value
+
+
+def absent_files(who: str, learner: Learner) -> str:
+    """Which of the files that a ranker or feature needs are not there; nothing where all are."""
+    lacking = [need for need in learner.needs() if not need.found]
+    return not_found(who, lacking) if lacking else ""
 
 
 def feature_choices(plugin: Any) -> list[Any]:

@@ -179,7 +179,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Need:
-    """A path a dataset looks for.
+    """A path a dataset, ranker or feature looks for.
 
     Args:
         path: what is looked for. found: whether it is there. get: where to get it and where to put it.
@@ -214,7 +214,8 @@ class Download:
     Args:
         urls: tried in turn. path: where it goes, below the dataset's folder; where an archive is unpacked.
         kind: "image" (must decode), "archive" (zip or tar, unpacked and removed) or "file".
-        sha256: hex digest of the bytes, empty where nobody published one. most: bytes that are accepted.
+        sha256: hex digest of the bytes, or what of its beginning was published; empty where nothing was.
+        most: bytes that are accepted.
         strip: whether the one folder at the top of an archive is left out.
     """
 
@@ -317,6 +318,18 @@ class Learner:
     def resources(self) -> Resources:
         """What one cell takes, from the parameters."""
         return Resources()
+
+    def needs(self) -> list[Need]:
+        """Files it needs beside data and file parameters (weights, say), found or not, and how to get them.
+
+        Planning asks, so nothing is imported for it. Where one is not found the row's cells are missing data, and a run
+        does not try them.
+        """
+        return []
+
+    def downloads(self) -> list[Download]:
+        """What `data fetch FILE.toml` may download of its needs; each `path` is the whole path of one."""
+        return []
 
 
 class Ranker(Learner):

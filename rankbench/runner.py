@@ -130,7 +130,8 @@ class Runner:
         due: dict[str | None, PlannedCell] = {}
         for cell in self.selected(plan):
             wanted = cell.status in statuses or cell.key in again
-            if cell.parts and (wanted or (self.options.strict_data and self._lost_images(cell))):
+            wanted = wanted or (self.options.strict_data and self._lost_images(cell))
+            if cell.parts and wanted and not cell.absent:
                 due.setdefault(cell.key, cell)
         order: dict[str, int] = {}
         for cell in plan.cells:

@@ -20,7 +20,7 @@ from functools import partial
 from rankbench.answers import LONGEST_TEXT, Answers, moved
 from rankbench.files import NOTICES, WAITS
 from rankbench.offspring import adopt, leave
-from rankbench.plan import FAILED
+from rankbench.plan import FAILED, word_for
 from rankbench.worker import Workshop, execute
 
 GRACE = 2.0  # seconds a worker that has nothing to do is given to end by itself
@@ -74,7 +74,7 @@ def serve() -> None:
         lines.task_done()
         message = record.get("error", {}).get("message", "")[:LONGEST_TEXT]
         replace = record["status"] == FAILED or bool(record.get("left_changed"))
-        tell({"event": "end", "status": record["status"], "message": message, "replace": replace})
+        tell({"event": "end", "status": word_for(record), "message": message, "replace": replace})
         shop.last = None
         tell({"event": "ready"})
 

@@ -30,7 +30,7 @@ from rankbench.errors import RankbenchError
 from rankbench.limit import Limit
 from rankbench.machine import host, versions
 from rankbench.offspring import MARK, kill_descendants, kill_marked
-from rankbench.plan import FAILED
+from rankbench.plan import FAILED, word_for
 from rankbench.progress import Progress
 from rankbench.runner_folder import runner_folder
 from rankbench.store import Record, ResultStore
@@ -81,7 +81,7 @@ class Slots:
                 gpu = joined(self.gpus[: self._wanted(task)])
                 self.progress.started(task["title"], task["about"]["row"])
                 record = execute(shop, {**task, "gpu": gpu}, partial(self._heard, task["title"]))
-                self._finished(task, record["status"], record.get("error", {}).get("message", ""))
+                self._finished(task, word_for(record), record.get("error", {}).get("message", ""))
         finally:
             self.progress.close()
 

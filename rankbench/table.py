@@ -216,13 +216,15 @@ class Drawer:
             return FAILED, None
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
+            if planned["missing"] and not planned["error"]:  # what planning knew outweighs what an earlier try met
+                return MISSING, None
             message = failure["error"]["message"] if failure else planned["error"]
             if failure and failure["error"].get("type") == MissingData.__name__:
                 remarks.add(problem, f"missing: {message.splitlines()[0]}")
                 return MISSING, None
             if message:
                 remarks.add(problem, f"failed: {message.splitlines()[0]}")
-            return (FAILED if message else MISSING if planned["missing"] else TODO), None
+            return (FAILED if message else TODO), None
         if record["status"] == NOT_APPLICABLE:
             remarks.add(problem, f"not applicable: {record['error']['message']}")
             return NOT_APPLICABLE, None

@@ -112,7 +112,7 @@ def test_check_counts_and_holds_against_what_was_published(lab):
     lines = {tuple(line.split()[:2]): line.split() for line in done.stdout.splitlines() if line.strip()}
     assert lines["images", "24"] == ["images", "24", "2,688", "DIFFERS", "all", "problems"]
     assert done.stdout.startswith("osr: 6 problems")
-    assert "Not as published, or not whole." in done.stdout
+    assert done.stdout.endswith("\n\nNot as published: 36 counts differ.\n")
     about = json.loads(command(lab, "check", "osr", "--json").stdout)
     assert (about["good"], about["wrong"], len(about["problems"])) == (False, [], 6)
     assert all(len(problem["fingerprint"]) == 64 for problem in about["problems"])
@@ -128,6 +128,11 @@ def test_check_names_images_that_cannot_be_read_and_data_that_is_missing(lab):
     done = command(lab, "check", "dots")
     assert done.returncode == 1
     assert f"{broken}: cannot be decoded" in done.stdout
+    assert done.stdout.endswith(
+        "1 image cannot be read. Replace or remove it: a run leaves it out with its pairs, and fails where more than "
+        "5% are lost.\n"
+    )
+    assert "published" not in done.stdout, "nobody has published anything of it"
     assert command(lab, "check", "dots", "--no-decode").returncode == 0
 
 
@@ -424,3 +429,58 @@ def test_published_tests_of_single_pairs_get_no_remark(lab):
     assert "viral-random-pairs: " not in done.stdout
     assert "train: 30 connected components" in done.stdout
     assert "What is there" not in done.stdout
+
+
+def own(lab, *rows, folder="mine"):
+    """Ten images of one's own, judged."""
+    place = lab.data / folder
+    place.mkdir(exist_ok=True)
+    for k in range(10):
+        Image.new("RGB", (4, 4), (20 * k, 0, 0)).save(place / f"{k}.png")
+    (place / "pairs.csv").write_text("left,right,label,split\n" + "\n".join(rows) + "\n")
+    return place
+
+
+def test_check_of_ones_own_folder_speaks_of_nothing_published_and_says_what_each_number_is(lab):
+    place = own(lab, "0.png,1.png,-1,train", "2.png,1.png,1,train", "5.png,6.png,-1,test")
+    done = command(lab, "check", "manifest", "--folder", "mine")
+    mark = json.loads(command(lab, "check", "manifest", "--folder", "mine", "--json").stdout)["problems"][0][
+        "fingerprint"
+    ]
+    digest = hashlib.sha256((place / "pairs.csv").read_bytes()).hexdigest()
+    assert done.returncode == 0
+    assert done.stdout == (
+        "manifest (folder=mine): 1 problem\n"
+        "                found  of\n"
+        "------------  -------  ----\n"
+        "images              5\n"
+        "train images        3\n"
+        "train pairs         2\n"
+        "train ties          0\n"
+        "test images         2\n"
+        "test pairs          1\n"
+        "test ties           0\n"
+        f"\nFiles below {place} (start of the SHA-256, bytes):\n"
+        f"  {digest[:16]}  {(place / 'pairs.csv').stat().st_size:>13}  pairs.csv\n"
+        "\nFingerprints of the problems (equal where images, pairs and splits are):\n"
+        f"  {mark[:16]}  manifest\n"
+        "\nGood. Every image can be read.\n"
+    )
+
+
+def test_check_tells_remarks_that_differ_in_numbers_alone_once(lab):
+    rows = ["0.png,1.png,-1,train", "1.png,2.png,-1,train", "2.png,3.png,-1,train", "5.png,6.png,-1,test"]
+    place = own(lab, *rows)
+    rows = [f"{row},open" for row in (*rows, rows[0])] + [f"{row},wide" for row in (*rows, *rows[:2])]
+    (place / "pairs.csv").write_text("\n".join(["left,right,label,split,attribute", *rows]) + "\n")
+    done = command(lab, "check", "manifest", "--folder", "mine", "--no-decode")
+    assert "  train: 1 to 2 pairs judged more than once, each time alike (all problems)\n" in done.stdout
+    said = json.loads(command(lab, "check", "manifest", "--folder", "mine", "--no-decode", "--json").stdout)["remarks"]
+    assert "train: 2 pairs judged more than once, each time alike (attribute=wide)" in said
+
+
+def test_lists_are_short_and_descriptions_are_for_users(lab):
+    listed = command(lab, "list", "lfw10").stdout
+    assert listed.count(".mat\n") == 5
+    assert "      … and 16 more\n" in listed
+    assert "Raises:" not in command(lab, "describe", "manifest").stdout

@@ -200,5 +200,7 @@ def test_too_many_absent_images_are_missing_data_to_run_as_well(lab):
     check = lab.command("data", "check", "manifest", "--folder", "mine", "--data", lab.data)
     assert check.returncode == 3
     assert "nor '017.png' (line 19)" in check.stderr
-    pictures(folder, [f"{k:03}.png" for k in range(120) if k not in (7, 100)])
-    assert {cell.status for cell in lab.run(MINE).cells} == {"done"}
+    pictures(folder, [f"{k:03}.png" for k in range(0, 120, 17) if k not in (17, 85)])
+    result = lab.run(MINE)
+    assert {cell.status for cell in result.cells} == {"done"}
+    assert "2 of 120 images are not there and were left out" in "".join(result.drawn().entries[0][0].notes)

@@ -148,8 +148,12 @@ class Manifest(rankbench.Dataset):
     def _build(self, data, facets):
         listed = data.images
         there = np.array([file is not None for file in data.files])
-        paths = [data.root / (file or path) for file, path in zip(data.files, listed.paths, strict=True)]
-        images = rankbench.Images(paths, names=listed.names, columns=listed.columns, exif=self.exif)
+        images = rankbench.Images(
+            [data.root / file for file in data.files if file is not None],
+            names=[name for name, here in zip(listed.names, there, strict=True) if here],
+            columns={name: values[there] for name, values in listed.columns.items()},
+            exif=self.exif,
+        )
         rng = seeded(self.seed, facets.get("split", 0))
         split = self._sides(data, facets, rng)
         train_images = np.flatnonzero(split == "train") if split is not None else None
@@ -165,14 +169,14 @@ class Manifest(rankbench.Dataset):
         elif "score" in listed.columns:
             parts = self._drawn(listed.columns["score"], split, rng)
         else:
-            train_images = np.arange(len(images)) if split is None else train_images
-            images, train_images, _ = left_over(images, train_images, {}, there, data.root)
+            train_images = np.arange(len(there)) if split is None else train_images
+            train_images, _ = left_over(train_images, {}, there, data.root, listed.names)
             return rankbench.Problem(images, train_images=train_images, notes=notes)
         where = f"{data.root}" + "".join(f", {key} {value}" for key, value in facets.items())
         check_parts(where, parts, data.judged and misspelt_attribute(data.judged, facets.get("attribute")))
         if not self.overlap:
-            check_overlap(where, images, parts, train_images)
-        images, train_images, parts = left_over(images, train_images, parts, there, where)
+            check_overlap(where, listed.names, parts, train_images)
+        train_images, parts = left_over(train_images, parts, there, where, listed.names)
         return rankbench.Problem(
             images,
             parts.pop("train"),
@@ -192,15 +196,15 @@ class Manifest(rankbench.Dataset):
         }
 
 
-def left_over(images, train_images, parts, there, where):
-    """Images, training images and pairs without the images that are not there."""
+def left_over(train_images, parts, there, where, names):
+    """Training images (or None) and pairs over the rows of those images that are there."""
     if there.all():
-        return images, train_images, parts
+        return train_images, parts
     row = rows_of(there)
-    parts = {name: without_lost(pairs, row, where, images.names) for name, pairs in parts.items()}
+    parts = {name: without_lost(pairs, row, where, names) for name, pairs in parts.items()}
     if train_images is not None:
         train_images = row[train_images][row[train_images] >= 0]
-    return images.take(there), train_images, parts
+    return train_images, parts
 
 
 def read(root):
@@ -268,7 +272,7 @@ def check_parts(where, parts, cause):
         )
 
 
-def check_overlap(where, images, parts, train_images):
+def check_overlap(where, names, parts, train_images):
     """DataError where an image is in training and in a test."""
     training = touched(parts["train"]) if train_images is None else np.union1d(train_images, touched(parts["train"]))
     for name, pairs in parts.items():
@@ -276,7 +280,7 @@ def check_overlap(where, images, parts, train_images):
         if name != "train" and len(shared):
             raise rankbench.DataError(
                 f"{where}: {counted(len(shared), 'image')} both in training and in test {name!r} (first: "
-                f"{images.names[shared[0]]}). Split by image, or say in the benchmark file why that is right: "
+                f"{names[shared[0]]}). Split by image, or say in the benchmark file why that is right: "
                 'dataset = { name = "manifest", …, overlap = "…" }.'
             )
 

@@ -55,6 +55,12 @@ class CategoryNetwork(rankbench.Feature):
     def notes(self) -> tuple[str, ...]:
         return self._classifier(2).notes
 
+    def needs(self) -> list[rankbench.Need]:
+        return self._classifier(2).needs()
+
+    def downloads(self) -> list[rankbench.Download]:
+        return self._classifier(2).downloads()
+
     def resources(self) -> rankbench.Resources:
         return rankbench.Resources(gpu=1, threads=2)
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 import rankbench
+from rankbench_rankers import weight_files
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Network(rankbench.Feature):
     Args:
         model: "alexnet", "vgg16", "caffenet", or another name of torchvision.
         layer: see above.
-        weights: "imagenet", torchvision's first weights (IMAGENET1K_V1), from its cache or downloaded; "file", a state
+        weights: "imagenet", torchvision's first weights (IMAGENET1K_V1), which `data fetch` gets; "file", a state
             dict; "random", drawn from the seed and named so in every table.
         file: the state dict, relative to the data root.
         precision: of the computation, "float16" or "bfloat16" for speed on a GPU.
@@ -47,6 +48,12 @@ class Network(rankbench.Feature):
     def notes(self):
         """Random weights are named wherever their results are shown."""
         return (f"{self.model}: weights are random, not trained",) if self.weights == "random" else ()
+
+    def needs(self):
+        return weight_files.needed(self.model) if self.weights == "imagenet" else []
+
+    def downloads(self):
+        return weight_files.downloads(self.model) if self.weights == "imagenet" else []
 
     def resources(self):
         return rankbench.Resources(gpu=1)

@@ -6,14 +6,13 @@ path of any module.
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from pathlib import Path
 
 import torch
 from torch import nn
 
 import rankbench
+from rankbench_rankers import weight_files
 
 PATHS = {
     "alexnet": {"pool5": "avgpool", "fc6": "classifier.2", "fc7": "classifier.5"},
@@ -22,7 +21,6 @@ PATHS = {
 }
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision: RGB in [0, 1]
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # BGR in 0 … 255
-PATIENCE = 10.0  # seconds without an answer after which a download is given up
 
 
 class CaffeNet(nn.Module):
@@ -88,7 +86,7 @@ def crop_size(name: str) -> int:
 def built(name: str, weights: str, file: Path | None = None, seed: int = 0) -> nn.Module:
     """A model in evaluation mode.
 
-    Args: weights, "imagenet" (torchvision's first weights, from its cache or downloaded), "random" (drawn from seed) or
+    Args: weights, "imagenet" (torchvision's first weights, where they were fetched), "random" (drawn from seed) or
         "file" (a state dict: .pth or .pt, loaded without pickled code).
     Raises: MissingData that says which file to put where; DataError for a file that does not fit.
     """
@@ -121,45 +119,16 @@ def blank(name: str) -> nn.Module:
 
 
 def imagenet(name: str) -> dict[str, torch.Tensor]:
-    """torchvision's state dict, from its cache or the network."""
+    """torchvision's state dict. MissingData where its file is not there: it is fetched once, not by every cell."""
     import torchvision
 
     if name == "caffenet":
-        raise rankbench.MissingData(
-            "caffenet: torchvision has no weights of it. Convert bvlc_reference_caffenet.caffemodel and give weights = "
-            '"file".'
-        )
+        raise rankbench.MissingData(f"caffenet: {weight_files.CAFFENET}")
     source = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / source.url.rsplit("/", 1)[-1]
+    path = weight_files.folder() / source.url.rsplit("/", 1)[-1]
     if not path.exists():
-        with patience(PATIENCE):
-            try:
-                torch.hub.download_url_to_file(source.url, str(path_made(path)), progress=False)
-            except Exception as error:
-                raise rankbench.MissingData(
-                    f"{path}: not found, and it cannot be downloaded ({error}).\n"
-                    f"Get {path.name}, torchvision's {source}, and put it into {folder} (TORCH_HOME moves that "
-                    "folder), "
-                    'or give weights = "file" and file = "…".'
-                ) from error
+        raise rankbench.MissingData(f"{path}: not found.\n{weight_files.how_to_get(name)}")
     return read_state_dict(path)
-
-
-def path_made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-@contextlib.contextmanager
-def patience(seconds: float):
-    """A time-out for connections opened inside."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:

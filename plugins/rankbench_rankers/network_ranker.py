@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 import rankbench
+from rankbench_rankers import weight_files
 
 HELD_SHARE = (0.01, 0.05)  # of the pairs: least and most that is held out for validation
 JUDGED = 5000  # held-out pairs looked at, so that a validation takes seconds
@@ -22,7 +23,7 @@ class NetworkRanker(rankbench.Ranker):
     Args:
         backbone: "alexnet", "caffenet", "vgg16", any classification model of torchvision; "small" or
             "small-foveal", a few convolutions for CPUs, the latter for spatial transformers.
-        weights: what the backbone starts from: "imagenet" (torchvision's, from its cache or downloaded), "random" or
+        weights: what the backbone starts from: "imagenet" (torchvision's; `data fetch` gets them), "random" or
             "file".
         file: a state dict, relative to the data root.
         width: filters of the first convolution of "small".
@@ -124,6 +125,12 @@ class NetworkRanker(rankbench.Ranker):
 
     def resources(self) -> rankbench.Resources:
         return rankbench.Resources(gpu=self.processes, threads=max(2, self.processes))
+
+    def needs(self) -> list[rankbench.Need]:
+        return weight_files.needed(self.backbone) if self.weights == "imagenet" else []
+
+    def downloads(self) -> list[rankbench.Download]:
+        return weight_files.downloads(self.backbone) if self.weights == "imagenet" else []
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 import rankbench
+from rankbench_rankers import weight_files
 
 SETTINGS = {
     "faithful": {
@@ -85,6 +86,15 @@ class XiaoLee(rankbench.Ranker):
         """Random weights are named wherever their results are shown."""
         random = self.weights == "random" and self.chosen("appearance") == "pool5"
         return ("alexnet: weights are random, not trained",) if random else ()
+
+    def needs(self):
+        return weight_files.needed("alexnet") if self._reads_imagenet() else []
+
+    def downloads(self):
+        return weight_files.downloads("alexnet") if self._reads_imagenet() else []
+
+    def _reads_imagenet(self):
+        return self.weights == "imagenet" and self.chosen("appearance") == "pool5"
 
     def resources(self):
         return rankbench.Resources(gpu=int(self.chosen("appearance") == "pool5"))
