@@ -60,7 +60,7 @@ def test_lines_say_status_estimate_and_the_first_line_of_a_message(capsys):
     assert out == ""
     count, first, between, second, last = error.splitlines()
     assert count == "3 cells to fit"
-    # nothing is known yet of the time that the row "other" takes
+    # nothing is known of the time that the row "other" takes
     assert first == "[1/3] failed row · data: first (running: other (step 7 loss 0.25))"
     assert between == "between"
     assert re.fullmatch(r"\[2/3\] done  other · data \(\d+ s left\)", second)
@@ -120,6 +120,19 @@ def test_steps_tell_the_time_of_the_first_cell(clock):
     assert all(before - after == 3 for before, after in itertools.pairwise(left))
     clock.now += 5
     assert seconds(progress.outlook()) <= 320
+
+
+def test_what_is_known_of_some_rows_is_the_least_that_is_left(clock):
+    progress = Progress(["row", "row", "other"], quiet=True, clock=clock)
+    progress.started("a", "row")
+    clock.now += 60
+    progress.finished("a", "done", "")
+    progress.started("b", "row")
+    clock.now += 20
+    assert progress.outlook() == "at least 40 s left; running: row"
+    progress.finished("b", "done", "")
+    progress.started("c", "other")
+    assert progress.outlook() == "running: other"
 
 
 def test_noisy_steps_never_make_it_jump_up(clock):
