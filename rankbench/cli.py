@@ -16,9 +16,11 @@ import click
 from rankbench.cli_data import data as data_commands
 from rankbench.cli_data import warn
 from rankbench.errors import RankbenchError, StoreError, did_you_mean
+from rankbench.visible import shortened, visible
 
 KINDS = ("datasets", "rankers", "metrics", "features")
 INTERRUPTED = 130
+SUMMED_UP = 800  # characters of a cause that the summary of a run shows
 
 
 class Cli(click.Group):
@@ -28,7 +30,7 @@ class Cli(click.Group):
         try:
             return super().invoke(context)
         except RankbenchError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(visible(f"Error: {error}"), err=True)
             context.exit(1 if isinstance(error, StoreError) else 2)  # a full disk is nobody's wrong use
         except KeyboardInterrupt:
             click.echo("Interrupted. What was finished is stored; the same command goes on from there.", err=True)
@@ -145,14 +147,14 @@ def print_plan(result: Any, as_json: bool) -> None:
         ]
         click.echo(json.dumps({"benchmark": result.plan.benchmark.name, "cells": rows}, indent=1))
         return
-    click.echo(f"{result.plan.benchmark.title}: {counted(len(cells), 'cell')}{which(result)}")
+    click.echo(f"{visible(result.plan.benchmark.title)}: {counted(len(cells), 'cell')}{which(result)}")
     for status in ("to do", "done", "not applicable", "failed", "stale", "missing data"):
         some = [cell for cell in cells if cell.status == status]
         if some:
             click.echo(f"  {status:<15}{len(some):>5}")
             if status in ("to do", "stale"):
                 for cell in some[:20]:
-                    click.echo(f"    {cell.title}")
+                    click.echo(visible(f"    {cell.title}"))
                 if len(some) > 20:
                     click.echo(f"    … and {len(some) - 20} more (--json lists all)")
     print_causes(cells, err=False)
@@ -192,12 +194,16 @@ def print_causes(cells: Any, err: bool) -> None:
     from rankbench.reasons import failures, lacking
 
     causes = failures(cells)
+    kept = {
+        cell.reason: f"whole in failures/{cell.key} of the results" if cell.key else "`rankbench why FILE` shows it"
+        for cell in cells
+    }
     for whose, reason in causes[:10]:
-        click.echo(f"Failed{whose}: {reason}", err=err)
+        click.echo(visible(f"Failed{whose}: {shortened(reason, kept[reason], SUMMED_UP)}"), err=err)
     if len(causes) > 10:
         click.echo(f"… and {len(causes) - 10} more causes; `--dry-run --json` lists every cell.", err=err)
     for reason in lacking(cells):
-        click.echo(f"Missing data: {reason}", err=err)
+        click.echo(visible(f"Missing data: {reason}"), err=err)
 
 
 def counted(number: int, noun: str) -> str:
@@ -252,7 +258,7 @@ def table(
     click.echo(render_all(tables, form, terminal) if file is None else render(tables[0], form, terminal), nl=False)
     for one in drawn:
         if isinstance(one, RankbenchError):
-            click.echo(f"Error: {one}", err=True)
+            click.echo(visible(f"Error: {one}"), err=True)
     context.exit(2 if any(isinstance(one, RankbenchError) for one in drawn) else 0)
 
 
@@ -336,7 +342,7 @@ def plugins(context: click.Context, /, as_json: bool) -> None:
     for broken in registry.broken:
         click.echo(f"{broken.distribution}, entry point {broken.entry_point!r}: NOT USABLE: {broken.message}")
         if broken.details:
-            click.echo("    " + broken.details.strip().replace("\n", "\n    "))
+            click.echo(visible("    " + broken.details.strip().replace("\n", "\n    ")))
     context.exit(1 if registry.broken else 0)
 
 
@@ -366,7 +372,7 @@ def why(file: Path, as_json: bool, **options: Any) -> None:
         )
         return
     for cell, text in found:
-        click.echo(f"{cell.title}: {cell.status}\n    " + text.replace("\n", "\n    "))
+        click.echo(visible(f"{cell.title}: {cell.status}\n    " + text.replace("\n", "\n    ")))
 
 
 @main.command(name="check-plugin")

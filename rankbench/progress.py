@@ -79,7 +79,7 @@ class Running:
 
     def __str__(self) -> str:
         if self.last is None:
-            return self.row
+            return one_line(self.row)
         of = f"/{self.steps:g}" if self.steps and self.steps >= self.last[1] else ""
         shown = "".join(f" {name} {value:.3g}" for name, value in list(self.numbers.items())[:1])
         return one_line(f"{self.row} (step {self.last[1]:g}{of}{shown})")

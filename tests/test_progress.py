@@ -2,15 +2,13 @@
 
 import itertools
 import os
-import pty
 import re
-import select
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from terminals import shown_on_a_terminal
 
 from rankbench.progress import Progress, Running, duration
 
@@ -288,29 +286,10 @@ print("closed", file=sys.stderr)
 """
 
 
-def on_a_terminal(code, columns):
-    """What a program writes to a terminal that is so wide."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environment)
-    os.close(theirs)
-    shown = b""
-    while select.select([ours], [], [], 30)[0]:
-        try:
-            part = os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
-        shown += part
-        if not part:
-            break
-    assert process.wait(timeout=10) == 0
-    os.close(ours)
-    return shown.decode()
-
-
 @pytest.mark.parametrize("columns", [60, 120])
 def test_a_terminal_gets_a_bar_that_moves_by_itself(columns):
-    shown = on_a_terminal(ON_A_TERMINAL, columns)
+    shown, code = shown_on_a_terminal(["-c", ON_A_TERMINAL], columns)
+    assert code == 0
     frames = re.split(r"[\r\n]+", shown)
     assert max(map(len, frames)) <= columns
     assert sum("row (step 3/1000" in frame for frame in frames) > 4, "though nothing is logged"
