@@ -17,6 +17,7 @@ from rankbench.cli_data import data as data_commands
 from rankbench.cli_data import warn
 from rankbench.ending import PROGRAM
 from rankbench.errors import RankbenchError, StoreError, did_you_mean
+from rankbench.visible import visible
 
 if TYPE_CHECKING:
     from rankbench.findings import Finding
@@ -42,7 +43,7 @@ class Cli(click.Group):
         try:
             return super().invoke(context)
         except RankbenchError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(visible(f"Error: {error}"), err=True)
             context.exit(1 if isinstance(error, StoreError) else 2)  # a full disk is nobody's wrong use
         except KeyboardInterrupt:
             click.echo("Interrupted. What was finished is stored; the same command goes on from there.", err=True)
@@ -160,14 +161,14 @@ def print_plan(result: Any, as_json: bool) -> None:
         ]
         click.echo(json.dumps({"benchmark": result.plan.benchmark.name, "cells": rows}, indent=1))
         return
-    click.echo(f"{result.plan.benchmark.title}: {counted(len(cells), 'cell')}{which(result)}")
+    click.echo(f"{visible(result.plan.benchmark.title)}: {counted(len(cells), 'cell')}{which(result)}")
     for status in ("to do", "done", "not applicable", "failed", "stale", "missing data"):
         some = [cell for cell in cells if cell.status == status]
         if some:
             click.echo(f"  {status:<15}{len(some):>5}")
             if status in ("to do", "stale"):
                 for cell in some[:20]:
-                    click.echo(f"    {cell.title}")
+                    click.echo(visible(f"    {cell.title}"))
                 if len(some) > 20:
                     click.echo(f"    … and {len(some) - 20} more (--json lists all)")
     print_causes(result, err=False)
@@ -202,11 +203,11 @@ def print_causes(result: Any, err: bool) -> None:
     cells = result.cells
     causes = failures(cells, result.runner.store)
     for whose, reason in causes[:10]:
-        click.echo(f"Failed{whose}: " + reason.replace("\n", "\n  "), err=err)
+        click.echo(visible(f"Failed{whose}: " + reason.replace("\n", "\n  ")), err=err)
     if len(causes) > 10:
         click.echo(f"… and {len(causes) - 10} more causes; `--dry-run --json` lists every cell.", err=err)
     for reason in lacking(cells):
-        click.echo(f"Missing data: {reason}", err=err)
+        click.echo(visible(f"Missing data: {reason}"), err=err)
 
 
 def counted(number: int, noun: str) -> str:
@@ -261,7 +262,7 @@ def table(
     click.echo(render_all(tables, form, terminal) if file is None else render(tables[0], form, terminal), nl=False)
     for one in drawn:
         if isinstance(one, RankbenchError):
-            click.echo(f"Error: {one}", err=True)
+            click.echo(visible(f"Error: {one}"), err=True)
     context.exit(2 if any(isinstance(one, RankbenchError) for one in drawn) else 0)
 
 
@@ -345,7 +346,7 @@ def plugins(context: click.Context, /, as_json: bool) -> None:
     for broken in registry.broken:
         click.echo(f"{broken.distribution}, entry point {broken.entry_point!r}: NOT USABLE: {broken.message}")
         if broken.details:
-            click.echo("    " + broken.details.strip().replace("\n", "\n    "))
+            click.echo(visible("    " + broken.details.strip().replace("\n", "\n    ")))
     context.exit(1 if registry.broken else 0)
 
 
@@ -377,10 +378,10 @@ def why(file: Path, every: bool, as_json: bool, **options: Any) -> None:
             )
         )
         return
-    click.echo("\n".join(summary(runner.planner, cells)))
+    click.echo(visible("\n".join(summary(runner.planner, cells))))
     if every or options["only"] != "*":
         for cell, text in reasons(runner.planner, cells):
-            click.echo(f"{cell.title}: {cell.status}\n    " + text.replace("\n", "\n    "))
+            click.echo(visible(f"{cell.title}: {cell.status}\n    " + text.replace("\n", "\n    ")))
     else:
         click.echo("`--only GLOB` tells more of each cell of the rows that match, `--all` of every cell.")
 

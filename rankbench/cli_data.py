@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from rankbench.errors import BenchmarkError, Interrupted, MissingData, RankbenchError, StoreError, counted
+from rankbench.visible import visible
 
 INDENT = "    "
 SHOWN = 5  # examples of each reason why files could not be fetched
@@ -63,10 +64,8 @@ def opened(root: Path | None, cache: Path | None) -> Any:
 def warn(registry: Any) -> None:
     """A line for each package whose plugins are not usable."""
     for broken in registry.broken:
-        click.echo(
-            f"Warning: plugin package {broken.distribution}, entry point {broken.entry_point!r}: {broken.message}",
-            err=True,
-        )
+        text = f"Warning: plugin package {broken.distribution}, entry point {broken.entry_point!r}: {broken.message}"
+        click.echo(visible(text), err=True)
 
 
 def choices(found: Any, name: str, folder: str | None, parameters: tuple[str, ...]) -> list[Any]:

@@ -79,7 +79,7 @@ class Running:
 
     def __str__(self) -> str:
         if self.last is None:
-            return self.row
+            return one_line(self.row)
         of = f"/{self.steps:g}" if self.steps and self.steps >= self.last[1] else ""
         shown = "".join(f" {name} {value:.3g}" for name, value in list(self.numbers.items())[:1])
         return one_line(f"{self.row} (step {self.last[1]:g}{of}{shown})")
@@ -89,8 +89,9 @@ class Progress:
     """Counts finished cells. `quiet` shows nothing but what is said between.
 
     Args: rows, the label of each cell's row. Cells of one row take about as long as each other, those of two rows need
-        not: time left is only guessed once every row that has cells left has finished one, or one of them knows how
-        many steps it has. refreshed, silence: seconds between two signs of life, on a terminal and elsewhere.
+        not: what is left is known once every row that has cells left has finished one, or a cell of it knows how many
+        steps it has; until then it is at least what is known. refreshed, silence: seconds between two signs of life, on
+        a terminal and elsewhere.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Progress:
         self.running: dict[str, Running] = {}  # by title
         self.at_once = 1  # cells that ran side by side, at most
         self.began = self.told = self.shown = clock()
-        self.promised: tuple[float, float] | None = None  # when, and how many seconds were left
+        self.promised: tuple[float, float, bool] | None = None  # when, how many seconds were left, and of all rows?
         self.lock = threading.Lock()
         self.closed = threading.Event()
         self.bar: Any = None
@@ -210,45 +211,49 @@ class Progress:
         """`42 s left; running: …`, as far as that can be told, or how long all of it took."""
         if self.count >= self.total:
             return f"{duration(self.clock() - self.began)} in all"
-        left = self._left()
-        time_left = "" if left is None else f"{duration(left)} left"
+        left, whole = self._left()
+        known = left is not None and (whole or round(left) > 0)
+        time_left = f"{'' if whole else 'at least '}{duration(left or 0.0)} left" if known else ""
         running = f"running: {self._busy()}" if self.running else ""
         return "; ".join(filter(None, [time_left, running]))
 
-    def _left(self) -> float | None:
-        """Seconds. Between two cells that finish it falls, slowly where a cell takes longer than was believed.
+    def _left(self) -> tuple[float | None, bool]:
+        """Seconds, if anything is known of them, and whether of all rows.
 
+        Between two cells that finish it falls, slowly where a cell takes longer than was believed.
         It rises where that was wrong altogether.
         """
         now = self.clock()
-        believed = self._believed(now)
+        believed, whole = self._believed(now)
         if believed is None:
-            return None
-        if self.promised is None:
-            self.promised = (now, believed)
-        then, left = self.promised
+            return None, False
+        if self.promised is None or self.promised[2] != whole:
+            self.promised = (now, believed, whole)
+        then, left, _ = self.promised
         if believed > WRONG * left + SLIGHT:
             then, left = now, believed
         pace = min(1.0, left / believed) if believed > 0 else 1.0
-        self.promised = (now, max(0.0, min(believed, left - pace * (now - then))))
-        return self.promised[1]
+        self.promised = (now, max(0.0, min(believed, left - pace * (now - then))), whole)
+        return self.promised[1], whole
 
-    def _believed(self, now: float) -> float | None:
-        """Seconds left by what is known now; None where nothing is known of a row."""
+    def _believed(self, now: float) -> tuple[float | None, bool]:
+        """Seconds left by what is known now, None where nothing is, and whether it is known of every row."""
         running = list(self.running.values())
         each = {row: sum(some) / len(some) for row, some in self.spent.items()}
         for cell in running:
             if cell.row not in self.spent and (left := cell.left(now)) is not None:
                 each[cell.row] = max(each.get(cell.row, 0.0), now - cell.since + left)
         waiting = self.rows - Counter(cell.row for cell in running)
-        if not all(row in each for row in [*waiting, *(cell.row for cell in running)]):
-            return None
+        rows = {*waiting, *(cell.row for cell in running)}
         remaining = [0.0]
         for cell in running:
             spent, left = now - cell.since, cell.left(now)
-            remaining.append(max(each[cell.row] - spent, OVERDUE * spent) if left is None else left)
-        queued = sum(each[row] * cells for row, cells in waiting.items())
-        return max(max(remaining), (sum(remaining) + queued) / self.at_once)
+            if left is None and cell.row in each:
+                left = max(each[cell.row] - spent, OVERDUE * spent)
+            remaining.append(left or 0.0)
+        queued = sum(each.get(row, 0.0) * cells for row, cells in waiting.items())
+        seconds = max(max(remaining), (sum(remaining) + queued) / self.at_once)
+        return (seconds if rows & each.keys() else None), rows <= each.keys()
 
     def _busy(self) -> str:
         names = list(dict.fromkeys(map(str, self.running.values())))
@@ -260,7 +265,7 @@ class Progress:
         self.shown = self.clock()
         with shown_or_not():
             self.bar.ncols = columns()
-            outlook = self.outlook().replace("running: ", "")
+            outlook = self.outlook().replace("running: ", "").replace("at least ", "≥ ")
             self.bar.set_postfix_str(outlook[: max(20, self.bar.ncols - BESIDE)])
 
     def _tell(self, text: str) -> None:

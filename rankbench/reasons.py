@@ -13,10 +13,12 @@ from rankbench.errors import counted
 from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, STALE, TODO, PlannedCell, Planner
 from rankbench.stale import changed_plugins
 from rankbench.store import Record, ResultStore
+from rankbench.visible import shortened
 
 Parts = frozenset[tuple[str, str]]  # each part of a key by its dotted path, with its value as JSON
 SCREEN = 18  # lines of reasons that fit on one beside what stands around them
 WIDTH = 300  # characters of a line
+SUMMED_UP = 800  # characters of a cause that a summary shows
 WORDS = {"problem": "data (images, pairs, columns or splits)", "core_results": "results format of rankbench itself"}
 
 
@@ -170,7 +172,7 @@ def excerpt(text: str, most: int) -> list[str]:
 
 
 def failures(cells: Sequence[PlannedCell], store: ResultStore | None = None) -> list[tuple[str, str]]:
-    """Each cause of failed cells once, after whose it is: `: Title`, or ` (8 cells)`.
+    """Each cause of failed cells once, a long one cut, after whose it is: `: Title`, or ` (8 cells)`.
 
     Args: store, where the file with the traceback lies that is named after a cause.
     """
@@ -178,9 +180,10 @@ def failures(cells: Sequence[PlannedCell], store: ResultStore | None = None) -> 
     for cell in cells:
         if cell.status == FAILED:
             by_cause.setdefault(cell.reason, []).append(cell)
+    told = {cause: told_in(store, failed[0]) if store is not None else "" for cause, failed in by_cause.items()}
+    whole = {cause: "whole in the file below" if text else "`rankbench why` shows it" for cause, text in told.items()}
     return [
-        (whose(failed), cause + (told_in(store, failed[0]) if store is not None else ""))
-        for cause, failed in by_cause.items()
+        (whose(failed), shortened(cause, whole[cause], SUMMED_UP) + told[cause]) for cause, failed in by_cause.items()
     ]
 
 

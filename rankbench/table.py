@@ -25,6 +25,7 @@ from rankbench.plan import DONE, FAILED, MISSING, NOT_APPLICABLE, TODO, describe
 from rankbench.records import Stored
 from rankbench.registry import Registry, plain
 from rankbench.store import Record, ResultStore
+from rankbench.visible import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,10 +224,12 @@ class Drawer:
                 remarks.add(problem, f"missing: {message.splitlines()[0]}")
                 return MISSING, None
             if message:
-                remarks.add(problem, f"failed: {message.splitlines()[0]}")
+                whole = f"whole in failures/{planned['key']} of the results" if failure else "`rankbench why` shows it"
+                remarks.add(problem, f"failed: {shortened(message.splitlines()[0], whole)}")
             return (FAILED if message else TODO), None
         if record["status"] == NOT_APPLICABLE:
-            remarks.add(problem, f"not applicable: {record['error']['message']}")
+            whole = f"whole in cells/{planned['key']} of the results"
+            remarks.add(problem, f"not applicable: {shortened(record['error']['message'], whole)}")
             return NOT_APPLICABLE, None
         try:
             test = test_of(column, record)

@@ -2,15 +2,13 @@
 
 import itertools
 import os
-import pty
 import re
-import select
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from terminals import shown_on_a_terminal
 
 from rankbench.progress import Progress, Running, duration
 
@@ -60,7 +58,7 @@ def test_lines_say_status_estimate_and_the_first_line_of_a_message(capsys):
     assert out == ""
     count, first, between, second, last = error.splitlines()
     assert count == "3 cells to fit"
-    # nothing is known yet of the time that the row "other" takes
+    # nothing is known of the time that the row "other" takes
     assert first == "[1/3] failed row · data: first (running: other (step 7 loss 0.25))"
     assert between == "between"
     assert re.fullmatch(r"\[2/3\] done  other · data \(\d+ s left\)", second)
@@ -120,6 +118,19 @@ def test_steps_tell_the_time_of_the_first_cell(clock):
     assert all(before - after == 3 for before, after in itertools.pairwise(left))
     clock.now += 5
     assert seconds(progress.outlook()) <= 320
+
+
+def test_what_is_known_of_some_rows_is_the_least_that_is_left(clock):
+    progress = Progress(["row", "row", "other"], quiet=True, clock=clock)
+    progress.started("a", "row")
+    clock.now += 60
+    progress.finished("a", "done", "")
+    progress.started("b", "row")
+    clock.now += 20
+    assert progress.outlook() == "at least 40 s left; running: row"
+    progress.finished("b", "done", "")
+    progress.started("c", "other")
+    assert progress.outlook() == "running: other"
 
 
 def test_noisy_steps_never_make_it_jump_up(clock):
@@ -275,29 +286,10 @@ print("closed", file=sys.stderr)
 """
 
 
-def on_a_terminal(code, columns):
-    """What a program writes to a terminal that is so wide."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environment)
-    os.close(theirs)
-    shown = b""
-    while select.select([ours], [], [], 30)[0]:
-        try:
-            part = os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
-        shown += part
-        if not part:
-            break
-    assert process.wait(timeout=10) == 0
-    os.close(ours)
-    return shown.decode()
-
-
 @pytest.mark.parametrize("columns", [60, 120])
 def test_a_terminal_gets_a_bar_that_moves_by_itself(columns):
-    shown = on_a_terminal(ON_A_TERMINAL, columns)
+    shown, code = shown_on_a_terminal(["-c", ON_A_TERMINAL], columns)
+    assert code == 0
     frames = re.split(r"[\r\n]+", shown)
     assert max(map(len, frames)) <= columns
     assert sum("row (step 3/1000" in frame for frame in frames) > 4, "though nothing is logged"

@@ -3,8 +3,14 @@
 import csv
 import io
 import json
+import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
+from dots import install
+from terminals import shown_on_a_terminal
 
 from rankbench.benchmark import Reported
 from rankbench.render import FORMATS, render
@@ -42,3 +48,63 @@ def test_a_long_message_is_cut_with_a_word_where_the_whole_lies():
     cut = shortened("y" * 100_000, "whole in failures/3f")
     assert cut.endswith("y … (100,000 characters; whole in failures/3f)")
     assert len(cut) < 500
+
+
+SHOUTING = """
+import time
+import rankbench
+
+class Shout(rankbench.Ranker):
+    def fit(self, images, pairs, run):
+        raise ValueError("\\x1b[2J" + "x" * 100_000 + "\\n\\x07second")
+
+class Paced(rankbench.Ranker):
+    def fit(self, images, pairs, run):
+        run.expect(30)
+        for step in range(31):
+            run.log(step, loss=1 / (step + 1))
+            time.sleep(0.02)
+        return self
+
+    def score(self, images, run):
+        raise rankbench.NotApplicable("\\x1b[5m" + "y" * 100_000)
+
+@rankbench.hookimpl
+def rankbench_rankers():
+    return {"shout": Shout, "paced": Paced}
+"""
+SHOUTED = """
+title = "Toy \\u001b[31m"
+dataset = "dots"
+metric = "pairwise-accuracy"
+[[column]]
+label = "Bright"
+where = { attribute = "bright" }
+[[row]]
+label = "Paced \\u009b5m"
+ranker = "paced"
+[[row]]
+label = "Shout \\u202e"
+ranker = "shout"
+"""
+
+
+def test_a_run_with_hostile_words_on_a_real_terminal(lab):
+    install(lab.site, "shouting", "0.1", {"shouting": "shouting"}, {"shouting": SHOUTING})
+    lab.file(SHOUTED)
+    environment = {"PYTHONPATH": os.pathsep.join([str(lab.site), os.environ.get("PYTHONPATH", "")])}
+    rankbench = str(Path(sys.executable).with_name("rankbench"))
+    command = [rankbench, "run", "toy.toml", "--jobs", "1", "--device", "cpu"]
+    shown, code = shown_on_a_terminal(command, 80, out=True, cwd=lab.root, env=environment)
+    assert code == 1
+    bold = re.sub("\x1b\\[[01]m", "", shown)
+    assert HIDDEN.findall(bold.replace("\r", "")) == []
+    assert re.search(r"Paced \\x9b5m \(step \d+/30 loss [01]", shown)
+    assert re.search(r"failed Shout \\u202e · dots attribute='?bright'?.*: ValueError: \\x1b\[2Jxxx", shown)
+    (key,) = (path.name for path in lab.results.glob("failures/*"))
+    told = re.sub(r"\s", "", shown).replace(r"\x1b", "~")
+    assert told.count(f"failures/{key}") >= 3, "in the progress, a footnote and the summary"
+    assert re.search(r"notapplicable:~\[5my+…\(100,004characters;wholeincells/", told)
+    print(shown[-4000:])
+    assert len(shown) < 20_000
+    assert "second" not in re.split("Toy ", shown)[-1].split("Failed")[0]
