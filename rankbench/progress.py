@@ -290,7 +290,7 @@ def columns() -> int:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # standard output may well be a file
         if "COLUMNS" not in os.environ:
             return os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals say 0
-    return shutil.get_terminal_size().columns
+    return shutil.get_terminal_size().columns or 80
 
 
 def terminal() -> bool:

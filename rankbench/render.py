@@ -91,7 +91,7 @@ def render_all(tables: list[Table], form: str, terminal: bool = False) -> str:
     if form == "html":
         return as_html(pages)
     if form == "text":
-        width = shutil.get_terminal_size().columns if terminal else TEXT_WIDTH
+        width = (shutil.get_terminal_size().columns if terminal else 0) or TEXT_WIDTH  # some terminals say 0
         return "\n".join(as_text(page, width) for page in pages)
     return "\n".join({"markdown": as_markdown, "latex": as_latex}[form](page) for page in pages)
 

@@ -212,7 +212,8 @@ def test_grey_tiny_and_oblong_images(shape):
     images = rankbench.Images.from_arrays([np.repeat(v, 3, axis=2) if shape[2] == 1 else v for v in values])
     pairs = rankbench.Pairs([0, 1, 2], [1, 2, 3], [-1, -1, -1])
     for kind in ("siamese-all", "viralnet"):
-        ranker = replace(KINDS[kind], minimum_steps=3, **QUICK).fit(images, pairs, SimpleRun())
+        ranker = replace(KINDS[kind], minimum_steps=3, **QUICK).fit(images, pairs, run := SimpleRun())
+        assert run.expected == max(step for step, _ in run.curves), "what a run is told to wait for"
         assert np.isfinite(ranker.score(images, SimpleRun())).all()
 
 
