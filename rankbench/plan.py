@@ -70,6 +70,11 @@ class PlannedCell:
         return describe(self.ranker, self.dataset, self.facets, self.seed, self.wanted_threads)
 
     @property
+    def inputs(self) -> list[str]:
+        """Evidence given at test time that it reads."""
+        return list(self.sight.inputs)
+
+    @property
     def identity(self) -> str:
         """Row and description in one string: columns that overlap share the cell."""
         return canonical_json([self.row, self.description])
@@ -135,7 +140,7 @@ class Plan:
                     "tests": cell.tests,
                     "notes": cell.notes,
                     "overlap": cell.overlap,
-                    "inputs": list(cell.sight.inputs),
+                    "inputs": cell.inputs,
                 }
                 for cell in self.cells
             ],
