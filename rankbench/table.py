@@ -201,11 +201,11 @@ class Drawer:
         record = self._record(planned["key"])
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
-            if planned["missing"] and not planned["error"]:  # what planning knew outweighs what an earlier try met
-                return MISSING, None
             message = failure["error"]["message"] if failure else planned["error"]
             if failure and failure["error"].get("type") == MissingData.__name__:
                 remarks.add(problem, f"missing: {message.splitlines()[0]}")
+                return MISSING, None
+            if planned["missing"] and not planned["error"]:  # what planning knew outweighs what an earlier try met
                 return MISSING, None
             if message:
                 remarks.add(problem, f"failed: {message.splitlines()[0]}")
