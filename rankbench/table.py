@@ -217,11 +217,11 @@ class Drawer:
             return FAILED, None
         if record is None:
             failure = self.store.failure(planned["key"]) if planned["key"] else None
-            if planned["missing"] and not planned["error"]:  # what planning knew outweighs what an earlier try met
-                return MISSING, None
             message = failure["error"]["message"] if failure else planned["error"]
             if failure and failure["error"].get("type") == MissingData.__name__:
                 remarks.add(problem, f"missing: {message.splitlines()[0]}")
+                return MISSING, None
+            if planned["missing"] and not planned["error"]:  # what planning knew outweighs what an earlier try met
                 return MISSING, None
             if message:
                 whole = f"whole in failures/{planned['key']} of the results" if failure else "`rankbench why` shows it"

@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
+from tiny_runs import TinyRuns, grey_files
+from tiny_runs import only as tiny_cell
 
 import rankbench
 from rankbench.decoding import SETTINGS
@@ -260,3 +262,22 @@ def test_heic_without_a_decoder_says_what_to_install(tmp_path):
         f"{tmp_path / 'a.jpg'}: cannot be decoded (it is HEIC). pip install 'rankbench[heic]' brings a decoder. Or "
         "save it as PNG or JPEG.\n"
     )
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_row_that_allows_truncated_images_changes_no_other_and_no_cache(tmp_path, monkeypatch, settings, pixels):
+    """The share of research code that sets this flag is large; the pixel cache kept what came of it."""
+    tiny = TinyRuns(tmp_path, monkeypatch)
+    grey_files(tiny.data / "tiny-files")
+    bad = sorted((tiny.data / "tiny-files").glob("*.png"))[3]
+    Image.open(bad).resize((60, 60)).save(bad, "JPEG")
+    bad.write_bytes(bad.read_bytes()[:-100])
+    ranker, dataset = {"decoder": {"name": "decoder", "pixels": pixels}}, {"name": "tiny-files"}
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    cell = tiny_cell(tiny.run(ranker, dataset=dataset, in_process=True))
+    assert tiny.store.record(cell.key)["lost"] == [str(bad)]
+    first = tiny.store.outcome(cell.key, "test").scores
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    cell = tiny_cell(tiny.run(ranker, dataset=dataset, in_process=True, rerun="all"))  # what the cache holds now
+    assert tiny.store.record(cell.key)["lost"] == [str(bad)]
+    assert np.array_equal(tiny.store.outcome(cell.key, "test").scores, first)
