@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -21,12 +22,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
 
 from rankbench.errors import DamagedFile, DataError, StoreError
+
+if TYPE_CHECKING:
+    import concurrent.futures
 
 try:
     import fcntl
@@ -37,6 +41,7 @@ HEARTBEAT = 2.0  # seconds between signs of life of a claim
 SILENCE = 20.0  # seconds without one after which a claim is taken over
 CHECKSUMS = "checksums.json"  # of every other file of a folder
 BLOCK = 2**20  # bytes that a checksum reads at once: they stay in the processor's cache
+SYNCERS = 4  # threads that wait for the disk
 LARGEST_JSON = 256 * 2**20  # bytes; a JSON file of ours that is larger is none
 MARK = "state/"
 ARRAYS = "__arrays__"  # in state.json, how many arrays lie beside it
@@ -106,10 +111,7 @@ def write_folder(target: Path, fill: Callable[[Path], None], replace: bool = Fal
         try:
             draft.mkdir()
             fill(draft)
-            write_checksums(draft)
-            for entry in draft.rglob("*"):
-                sync(entry)
-            sync(draft)
+            sync_all([draft, *write_checksums(draft)])
             if target.exists():
                 if not replace:
                     return False
@@ -133,9 +135,25 @@ def rename_folder(draft: Path, target: Path) -> bool:
     return True
 
 
-def sync(path: Path) -> None:
-    if os.name == "nt":
-        return
+def sync_all(paths: Collection[Path | str]) -> None:
+    """Have files and folders survive a power cut. Together they take little longer than the slowest."""
+    if os.name != "nt":
+        list(syncers().map(sync, paths))
+
+
+@functools.cache
+def syncers() -> concurrent.futures.Executor:
+    """Threads that wait for the disk."""
+    import concurrent.futures
+
+    return concurrent.futures.ThreadPoolExecutor(SYNCERS, "sync")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=syncers.cache_clear)  # a forked child has none of its parent's threads
+
+
+def sync(path: Path | str) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -166,7 +184,7 @@ def read_file(path: Path, largest: int | None = None) -> bytes:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def open_regular(path: Path) -> Any:
+def open_regular(path: Path | str) -> Any:
     """A file opened for reading; DamagedFile for what would wait (a pipe) or never end (a device)."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -181,7 +199,7 @@ def open_regular(path: Path) -> Any:
 # ------------------------------------------------------------------------------------------------------- checksums
 
 
-def checksum(path: Path) -> str:
+def checksum(path: Path | str) -> str:
     """Hex XXH3 (128 bits) of a regular file's bytes: against damage, not against forgery."""
     total = xxhash.xxh3_128()
     try:
@@ -194,11 +212,17 @@ def checksum(path: Path) -> str:
     return total.hexdigest()
 
 
-def write_checksums(folder: Path) -> None:
-    """Checksums of all files of a folder and of those below, in a file of their own."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sums = {path.relative_to(folder).as_posix(): [path.stat().st_size, checksum(path)] for path in files}
-    (folder / CHECKSUMS).write_text(canonical_json(sums))
+def write_checksums(folder: Path) -> list[str]:
+    """Checksums of all files of a folder and of those below, in a file of their own. Returns every path below it."""
+    sums, paths, own = {}, [os.path.join(folder, CHECKSUMS)], len(os.path.join(folder, ""))
+    for place, inner, names in os.walk(folder):
+        paths += [os.path.join(place, name) for name in inner]
+        for name in names:
+            paths.append(path := os.path.join(place, name))
+            sums[path[own:].replace(os.sep, "/")] = [os.path.getsize(path), checksum(path)]
+    with open(paths[0], "w") as file:
+        file.write(canonical_json(sums))
+    return paths
 
 
 def checksums(folder: Path) -> dict[str, tuple[int, str]] | None:
