@@ -14,6 +14,7 @@ from tiny_runs import TinyRuns
 
 import rankbench
 from rankbench.benchmark import Benchmark
+from rankbench.files import Claim
 from rankbench.render import render
 from rankbench.store import ResultStore
 from rankbench.table import Drawer
@@ -52,7 +53,7 @@ class Lab(TinyRuns):
     def again(self, cache, results, **options):
         """Table and scores of a run with this cache, into other results."""
         places = {"cache": cache, "results": results, "plugins": ["cached_work"], "in_process": True}
-        result = rankbench.run(self.file, **self.options(**places, **options))
+        result = rankbench.run(self.file, **self.options(**{**places, **options}))
         store, scores = ResultStore(results), {}
         for key, record in store.records():
             scores[record["facets"]["half"]] = store.outcome(key, "test").scores.tobytes()
@@ -175,3 +176,30 @@ def test_a_damaged_file_is_named_and_changes_no_number(lab, tmp_path, capfd, pat
         return
     assert str(path if memo else path.parent) in said
     assert len(said.splitlines()) <= 2, "each damaged file is said once"
+
+
+def test_a_worker_process_has_its_runner_say_what_it_mended(lab, tmp_path, capfd):
+    cache = tmp_path / "cache"
+    shutil.copytree(lab.cache, cache)
+    path = sorted(cache.glob("pixels/*/*/rows.npy"))[0]
+    flip(path, np.random.default_rng(0), None)
+    found = lab.again(cache, tmp_path / "results", in_process=False)
+    assert found == lab.first
+    assert f"{path}: is damaged: its checksum is not that of what was stored. It is built again." in (
+        capfd.readouterr().err.splitlines()
+    )
+
+
+@pytest.mark.parametrize("damage", ["pipe", "folder", "endless device", "link to nothing", "empty"])
+def test_a_claim_that_is_none_keeps_nobody_waiting(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr("rankbench.files.SILENCE", 0.2)
+    path = tmp_path / "claim"
+    path.write_text("")
+    DAMAGES[damage](path, None, None)
+    with bounded(LIMIT):
+        claim = Claim(path)
+        while not claim.take():
+            time.sleep(0.02)
+        assert path.is_file()
+        claim.release()
+    assert not os.path.lexists(path)

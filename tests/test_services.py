@@ -758,6 +758,79 @@ def test_a_chunk_that_goes_while_it_is_in_use_is_named(tmp_path):
     (tmp_path / "s" / "0000" / "rows.npy").unlink()
     with pytest.raises(rankbench.errors.StoreError, match=r"0000.rows\.npy: has gone from the cache or is damaged"):
         rows[:]
+    store.fill(ids, lambda wanted: iter([np.full((len(wanted), 1), 9, np.float32)]))
+    assert store.rows(ids)[:].ravel().tolist() == [9, *range(1, 70)], "the next try computes what has gone"
+
+
+def test_a_chunk_that_changes_while_a_process_knows_it_is_computed_again(tmp_path, capsys):
+    ids = chunked(tmp_path / "s", 3)
+    store, asked = RowStore(tmp_path / "s"), []
+
+    def compute(rows):
+        asked.extend(rows.tolist())
+        yield rows[:, None].astype(np.float32)
+
+    store.fill(ids, compute)
+    assert (asked, capsys.readouterr().err) == ([], "")
+    path = tmp_path / "s" / "0001" / "rows.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    store.fill(ids[[0, 2]], compute)
+    assert asked == [], "what nobody wants is not looked at"
+    store.fill(ids, compute)
+    assert (asked, store.rows(ids)[:].ravel().tolist()) == ([1], [0, 1, 2])
+    assert capsys.readouterr().err == (
+        f"{path}: is damaged: its checksum is not that of what was stored. It is built again.\n"
+    )
+
+
+def test_two_processes_find_a_damaged_chunk_at_once_and_say_so_once(tmp_path):
+    chunked(tmp_path / "s", 40)
+    for k in range(0, 40, 2):
+        path = tmp_path / "s" / f"{k:04d}" / "rows.npy"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    code = """
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from rankbench.features import RowStore
+        from rankbench.files import NOTICES
+        ids = np.random.default_rng(0).integers(0, 256, (40, 32), dtype=np.uint8)
+        store, mine, said = RowStore(Path(sys.argv[1])), [], []
+        NOTICES.say = said.append
+        def compute(rows):
+            mine.extend(rows.tolist())
+            yield rows[:, None].astype(np.float32)
+        store.fill(ids, compute)
+        assert store.rows(ids)[:].ravel().tolist() == list(range(40))
+        print(len(mine), len(said))
+    """
+    workers = [process(code, tmp_path / "s") for _ in range(2)]
+    counts = [list(map(int, worker.communicate(timeout=60)[0].split())) for worker in workers]
+    assert [sum(column) for column in zip(*counts, strict=True)] == [20, 20]
+
+
+def test_a_store_without_checksums_is_computed_again_and_said_in_one_line(tmp_path, capsys):
+    ids = chunked(tmp_path / "s", 5)
+    for path in (tmp_path / "s").glob("*/checksums.json"):
+        path.unlink()
+    store = RowStore(tmp_path / "s")
+    store.fill(ids, lambda rows: iter([np.full((len(rows), 1), 9, np.float32)]))
+    assert store.rows(ids)[:].ravel().tolist() == [9] * 5
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        f"{tmp_path / 's' / '0000' / 'checksums.json'}: is not there (caches of older versions have none); nothing "
+        f"beside it is used. It is built again. So are 4 other folders of {tmp_path / 's'}."
+    )
+    assert len(list((tmp_path / "s").glob("*/rows.npy"))) == 1
+
+
+def test_a_damaged_artefact_is_built_again_by_one_process_alone(tmp_path):
+    first = process(SHARE, tmp_path, tmp_path / "log").communicate(timeout=60)[0]
+    (path,) = (tmp_path / "cache" / "shared").glob("*/state.npz")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    workers = [process(SHARE, tmp_path, tmp_path / "log") for _ in range(2)]
+    assert [worker.communicate(timeout=60)[0] for worker in workers] == [first, first]
+    assert lines(tmp_path / "log") == ["built", "built"]
 
 
 def test_rows_that_never_arrive_are_an_error_and_no_endless_loop(tmp_path):
