@@ -322,6 +322,7 @@ class Worker:
     def _watch(self) -> None:
         """When the process ends, so does whatever it started, and nobody else is heard in its place."""
         code = self.process.wait()
+        self.dismiss()
         self._signal_group()
         if code:
             kill_marked(self.mark)  # it had no time to see to it itself
