@@ -409,6 +409,8 @@ class Worker:
         if self.noise:
             text = f"something in its process wrote to a descriptor that is not its own, in phase {phase!r}: "
             return WorkerLost("disturbed", text + repr(self.noise[:40]), phase, tail, began, None)
+        if code == -signal.SIGTERM:  # whoever ends all processes of a job has told the runner too, and it is to hear it
+            time.sleep(PULSE)
         if code < 0:
             name = signal.Signals(-code).name
             hint = " The system may have run out of memory." if name == "SIGKILL" else ""

@@ -81,6 +81,10 @@ class Stubborn(rankbench.Ranker):
         threading.Thread(target=forever).start()
         atexit.register(forever)
 
+    def dies_later(self, run):
+        """Between this cell and the next."""
+        threading.Timer(0.4, os._exit, (9,)).start()
+
     def clings(self, run):
         object.__setattr__(self, "_clinging", Clinging())
 
