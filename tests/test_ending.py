@@ -67,6 +67,7 @@ ENDS = {  # status and what the user reads
     "writes-without-end": ("failed", r"something in its process wrote to a descriptor that .*: b'\\x00\\xff"),
     "writes-another-end": ("done", "^$"),
     "closes-all": ("failed", r"ended with exit code 0 .* The worker's answers go nowhere \(Bad file descriptor\)\.$"),
+    "mutes": ("failed", r"a plugin closed the descriptor through which its process answers, in phase 'fit'\.$"),
     "leaves-a-daemon": ("failed", r"killed by signal 9 \(SIGKILL\) in phase 'fit'\."),
     "starts-a-daemon": ("done", "^$"),
 }
@@ -77,7 +78,9 @@ def troubled(tmp_path_factory):
     """One run of all of them, without a time limit: rows as status and reason."""
     tiny = TinyRuns(tmp_path_factory.mktemp("stubborn"))
     path = tiny.write({how: stubborn(how, file=str(tiny.data)) for how in ENDS} | {"good": {"name": "steady"}})
-    runner = tiny.start(path, jobs=2, **PLUGINS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUBBORN_GRACE", "0.5")
+        runner = tiny.start(path, jobs=2, **PLUGINS)
     try:
         out, error = runner.communicate(timeout=60)
     finally:
@@ -192,13 +195,14 @@ def test_nobody_waits_for_one_that_stands_still_amid_taking_a_claim(tmp_path, mo
         assert taken == [True]
 
 
+@pytest.mark.slow
 def test_time_that_the_runner_itself_stood_still_does_not_count(tiny):
-    path = tiny.write({"slow": stubborn("waits", file=str(tiny.root / "go"), timeout=1.0)})
+    path = tiny.write({"slow": stubborn("waits", file=str(tiny.root / "go"), timeout=4.0)})
     runner = tiny.start(path, **PLUGINS)
     (note,) = tiny.wait_for("fit")
     for pid in (runner.pid, note["pid"]):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(1.7)
+    time.sleep(5)
     for pid in (note["pid"], runner.pid):
         os.kill(pid, signal.SIGCONT)
     time.sleep(0.2)
