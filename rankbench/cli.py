@@ -35,8 +35,9 @@ class Cli(click.Group):
             PROGRAM.begin()
         try:
             return super().__call__(*args, **kwargs)
-        except SystemExit as end:
-            PROGRAM.lasting(end.code if isinstance(end.code, int) else int(end.code is not None))
+        except BaseException as end:
+            code = end.code if isinstance(end, SystemExit) else 1
+            PROGRAM.lasting(code if isinstance(code, int) else int(code is not None))
             raise
 
     def invoke(self, context: click.Context) -> Any:

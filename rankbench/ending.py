@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,8 @@ class Program:
 
         def wait() -> None:
             time.sleep(LINGERING)
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                sys.stdout.flush()
             self._end(code)
 
         threading.Thread(target=wait, daemon=True).start()
@@ -69,7 +72,8 @@ class Program:
     def _handle(self, number: int, frame: object) -> None:
         """The main thread stands still from here on. It says so itself: a plugin may have taken the waking over."""
         try:
-            os.write(self._wake, bytes([number]))
+            with contextlib.suppress(OSError):
+                os.write(self._wake, bytes([number]))
             time.sleep(LIMIT)
         finally:
             os._exit(TERMINATED)

@@ -339,6 +339,7 @@ class Worker:
     def _watch(self) -> None:
         """When the process ends, so does whatever it started, and nobody else is heard in its place."""
         code = self.process.wait()
+        self.dismiss()
         self._signal_group()
         shutil.rmtree(self.folder, ignore_errors=True)
         if code:
@@ -429,6 +430,8 @@ class Worker:
         if self.noise:
             text = f"something in its process wrote to a descriptor that is not its own, in phase {phase!r}: "
             return WorkerLost("disturbed", text + repr(self.noise[:40]), phase, tail, began, None)
+        if code == -signal.SIGTERM:  # whoever ends all processes of a job has told the runner too, and it is to hear it
+            time.sleep(PULSE)
         if code < 0:
             name = signal.Signals(-code).name
             hint = " The system may have run out of memory." if name == "SIGKILL" else ""

@@ -431,7 +431,7 @@ def readable(images: Images, row: int) -> bool:
 
 def execute(shop: Workshop, task: Task, emit: Emit = lambda event: None, wait: bool = True) -> Record:
     """Compute and store one cell. Where another runner did so, its record; where one is at it, BUSY unless `wait`."""
-    key, since = task["key"], time.time()
+    key, since, again = task["key"], time.time(), False
     claim = shop.store.claim(key)
     while True:
         if stored := settled(shop.store, task, since):
@@ -451,9 +451,9 @@ def execute(shop: Workshop, task: Task, emit: Emit = lambda event: None, wait: b
             emit({"event": "begin"})
             shop.last = Fitter(shop, task, emit)
             record: Record = shop.last.work()
-            if record["status"] != FAILED or claim.ours():
+            if record["status"] != FAILED or again or claim.ours():
                 return record
-            since = time.time()  # we were silent for so long that another took over: what comes of it is the outcome
+            again, since = True, time.time()  # another took over from us, who were silent: what it finds is the outcome
         finally:
             claim.release()
 

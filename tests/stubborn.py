@@ -24,11 +24,13 @@ import numpy as np
 from misbehaving import note
 
 import rankbench
-from rankbench import files
+from rankbench import files, supervisor
 
 if "STUBBORN_SILENCE" in os.environ:  # tests need not wait as long as users
     files.SILENCE = float(os.environ["STUBBORN_SILENCE"])
     files.HEARTBEAT = files.SILENCE / 10
+if "STUBBORN_GRACE" in os.environ:
+    supervisor.GRACE = float(os.environ["STUBBORN_GRACE"])
 
 
 class Whim(BaseException):
@@ -81,6 +83,10 @@ class Stubborn(rankbench.Ranker):
         threading.Thread(target=forever).start()
         atexit.register(forever)
 
+    def dies_later(self, run):
+        """Between this cell and the next."""
+        threading.Timer(0.4, os._exit, (9,)).start()
+
     def clings(self, run):
         object.__setattr__(self, "_clinging", Clinging())
 
@@ -108,6 +114,14 @@ class Stubborn(rankbench.Ranker):
 
     def closes_all(self, run):
         os.closerange(3, 4096)
+
+    def mutes(self, run):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if int(name) > 2 and stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    os.dup2(nowhere, int(name))
+        forever()
 
     # -- children
 

@@ -14,8 +14,10 @@ import pytest
 from dots import install
 from tiny_runs import TESTS, TinyRuns, environment
 
+from rankbench import files
 from rankbench.answers import understood
 from rankbench.benchmark import Benchmark
+from rankbench.limit import Limit
 from rankbench.progress import Progress
 from rankbench.runner import Options, Runner
 from rankbench.runner_folder import runner_folder
@@ -65,6 +67,7 @@ ENDS = {  # status and what the user reads
     "writes-without-end": ("failed", r"something in its process wrote to a descriptor that .*: b'\\x00\\xff"),
     "writes-another-end": ("done", "^$"),
     "closes-all": ("failed", r"ended with exit code 0 .* The worker's answers go nowhere \(Bad file descriptor\)\.$"),
+    "mutes": ("failed", r"a plugin closed the descriptor through which its process answers, in phase 'fit'\.$"),
     "leaves-a-daemon": ("failed", r"killed by signal 9 \(SIGKILL\) in phase 'fit'\."),
     "starts-a-daemon": ("done", "^$"),
 }
@@ -75,7 +78,9 @@ def troubled(tmp_path_factory):
     """One run of all of them, without a time limit: rows as status and reason."""
     tiny = TinyRuns(tmp_path_factory.mktemp("stubborn"))
     path = tiny.write({how: stubborn(how, file=str(tiny.data)) for how in ENDS} | {"good": {"name": "steady"}})
-    runner = tiny.start(path, jobs=2, **PLUGINS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUBBORN_GRACE", "0.5")
+        runner = tiny.start(path, jobs=2, **PLUGINS)
     try:
         out, error = runner.communicate(timeout=60)
     finally:
@@ -103,6 +108,30 @@ def test_a_plugins_daemons_end_with_their_worker_though_they_hold_its_pipes(trou
     assert all(gone(daemon["pid"]) for daemon in tiny.notes("daemon"))
 
 
+def test_a_cell_does_not_fail_for_a_process_that_an_earlier_one_left_dying(tiny):
+    progress = Progress(["dies", "good"], quiet=True)
+    slots = Slots(tasks(tiny, {"dies": stubborn("dies-later"), "good": stubborn("")}), 1, [], progress, tiny.store)
+    hand_over, worker = slots._worker, []
+
+    def late(task):  # the next cell is handed over at the moment the process dies
+        worker.append(hand_over(task))
+        if len(worker) == 2 and worker[0] is worker[1]:
+            worker[0].process.wait()
+        return worker[-1]
+
+    slots._worker = late
+    slots.run()
+    assert not slots.failed
+    assert worker[0] is not worker[-1]
+    assert sorted(record["row"] for _, record in tiny.store.records()) == ["dies", "good"]
+
+
+def tasks(tiny, rows):
+    runner = Runner(Options(**tiny.options(**PLUGINS)))
+    plan = runner.plan(Benchmark.read(tiny.write(rows)))
+    return [runner._task(plan, cell, False) for cell in runner.due(plan)]
+
+
 def test_only_messages_are_understood():
     log = {"key": "k", "event": "log", "step": 1, "numbers": {"loss": float("nan")}}
     assert understood(json.dumps(log).encode())["step"] == 1
@@ -124,9 +153,7 @@ def test_only_messages_are_understood():
 def test_a_time_limit_holds_while_plugins_are_loaded(tiny, monkeypatch):
     (tiny.root / "slow_to_import.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.syspath_prepend(str(tiny.root))
-    runner = Runner(Options(**tiny.options(**PLUGINS)))
-    plan = runner.plan(Benchmark.read(tiny.write({"row": {"name": "steady", "timeout": 0.5}})))
-    task = runner._task(plan, *runner.due(plan), False)
+    (task,) = tasks(tiny, {"row": {"name": "steady", "timeout": 0.5}})
     task["place"]["plugins"] = ["slow_to_import"]
     slots = Slots([task], 1, [], Progress(["row"], quiet=True), tiny.store)
     running = threading.Thread(target=slots.run, daemon=True)
@@ -135,13 +162,47 @@ def test_a_time_limit_holds_while_plugins_are_loaded(tiny, monkeypatch):
     assert slots.failed[task["key"]].startswith("stopped after its time limit of 0.5 s, in phase 'start'.")
 
 
+def test_time_spent_waiting_for_another_process_does_not_count():
+    limit = Limit(50.0)
+    assert 50 < limit.left() <= 60, "a process has a while to start"
+    limit.heard("taken")
+    limit.heard("wait")
+    assert limit.left() == float("inf")
+    time.sleep(0.05)
+    limit.heard("go")
+    assert 49.9 < limit.left() <= 50.05
+    assert Limit(None).left() == float("inf")
+
+
+def test_whoever_waits_for_another_process_says_so(tmp_path, monkeypatch):
+    said, there = [], []
+    monkeypatch.setattr(files.WAITS, "tell", said.append)
+    claim = files.Claim(tmp_path / "claim")
+    assert claim.take()
+    threading.Timer(0.12, claim.release).start()
+    files.once(tmp_path / "claim", lambda: bool(there), lambda: there.append(1))
+    assert said[:2] == [True, False]
+    assert said == [True, False] * (len(said) // 2)
+
+
+def test_nobody_waits_for_one_that_stands_still_amid_taking_a_claim(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SILENCE", 0.2)
+    with files.alone(tmp_path):
+        taken = []
+        taking = threading.Thread(target=lambda: taken.append(files.Claim(tmp_path / "claim").take()), daemon=True)
+        taking.start()
+        taking.join(timeout=5)
+        assert taken == [True]
+
+
+@pytest.mark.slow
 def test_time_that_the_runner_itself_stood_still_does_not_count(tiny):
-    path = tiny.write({"slow": stubborn("waits", file=str(tiny.root / "go"), timeout=1.0)})
+    path = tiny.write({"slow": stubborn("waits", file=str(tiny.root / "go"), timeout=4.0)})
     runner = tiny.start(path, **PLUGINS)
     (note,) = tiny.wait_for("fit")
     for pid in (runner.pid, note["pid"]):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(1.7)
+    time.sleep(5)
     for pid in (note["pid"], runner.pid):
         os.kill(pid, signal.SIGCONT)
     time.sleep(0.2)
@@ -175,7 +236,7 @@ def test_a_runner_that_stood_still_while_another_took_over_sees_what_that_one_st
 # ----------------------------------------------------------------------------------------------------------- SIGTERM
 
 
-def told_to_end(tiny, words, event, count=1, in_process=False):
+def told_to_end(tiny, words, event, count=1, in_process=False, workers_first=False):
     """The command is run until that event, told to end, and has to within the bound."""
     site, place = tiny.root / "site", tiny.root / "temporary"
     place.mkdir()
@@ -193,6 +254,9 @@ def told_to_end(tiny, words, event, count=1, in_process=False):
     )
     try:
         tiny.wait_for(event, count)
+        for fit in tiny.notes("fit") if workers_first else ():  # as where a cluster ends a job
+            os.kill(fit["pid"], signal.SIGTERM)
+        time.sleep(0.1 * workers_first)
         runner.terminate()
         began = time.monotonic()
         out, error = runner.communicate(timeout=10)
@@ -237,7 +301,7 @@ def test_sigterm_ends_a_fit_in_the_same_process(tiny):
 
 def test_sigterm_ends_a_plugins_daemons_too(tiny):
     rows = {how: stubborn(how, file="never") for how in ("starts-a-daemon", "starts-a-clean-daemon")}
-    told_to_end(tiny, ["run", str(tiny.write(rows)), "--jobs=2"], "daemon", count=2)
+    told_to_end(tiny, ["run", str(tiny.write(rows)), "--jobs=2"], "daemon", count=2, workers_first=True)
     assert all(gone(one["pid"]) for one in tiny.notes("daemon") + tiny.notes("fit"))
 
 
