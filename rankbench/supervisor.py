@@ -88,7 +88,7 @@ class Slots:
 
     def run(self) -> None:
         """In parallel. Ctrl-C once finishes what is running, twice stops it."""
-        with scratch() as self.logs, PROGRAM.last(self._abandon):
+        with scratch(self.mark) as self.logs, PROGRAM.last(self._abandon):
             self._run()
 
     def _abandon(self) -> None:
