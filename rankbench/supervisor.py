@@ -93,7 +93,7 @@ class Slots:
 
     def run(self) -> None:
         """In parallel. Ctrl-C once finishes what is running, twice stops it."""
-        with runner_folder() as self.logs, PROGRAM.last(self._abandon):
+        with runner_folder(self.mark) as self.logs, PROGRAM.last(self._abandon):
             self._run()
 
     def _abandon(self) -> None:

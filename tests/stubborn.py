@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import select
 import signal
 import stat
@@ -143,6 +144,11 @@ class Stubborn(rankbench.Ranker):
         note(event="daemon", pid=pid)
         while not os.path.exists(self.file):
             time.sleep(0.01)
+
+    def stands_in_c(self, run):
+        """No other thread of the process runs meanwhile."""
+        note(event="stands")
+        re.match("(a+)+$", "a" * 100 + "b")
 
     def waits(self, run):
         folder = run.folder

@@ -129,7 +129,7 @@ def test_in_process_it_is_put_back(tiny):
         assert len(named) == row.startswith("bad") == bool(left), (row, left)
 
 
-@pytest.mark.parametrize("pixels", [False, pytest.param(True, marks=pytest.mark.xfail(reason="flags of decoding"))])
+@pytest.mark.parametrize("pixels", [False, True])
 def test_a_flag_of_the_decoder_does_not_poison_the_pixels_that_all_rows_share(tiny, pixels):
     grey_files(tiny.data / "tiny-files")
     photograph = sorted((tiny.data / "tiny-files").glob("t*.png"))[0]

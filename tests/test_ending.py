@@ -314,7 +314,7 @@ def test_a_plugins_daemon_and_the_runners_folder_do_not_outlive_the_run(tiny, mo
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
     monkeypatch.setattr("tempfile.tempdir", str(place))
-    with runner_folder() as living:
+    with runner_folder("a") as living:
         runner = tiny.start(tiny.write({"row": stubborn("starts-a-daemon", file="never")}), **PLUGINS)
         (daemon,) = tiny.wait_for("daemon")
         assert len(list(place.iterdir())) == 2
@@ -327,9 +327,21 @@ def test_a_plugins_daemon_and_the_runners_folder_do_not_outlive_the_run(tiny, mo
         runner.communicate(timeout=20)
         assert gone(daemon["pid"])
         (place / "rankbench-run-of-somebody").mkdir()
-        with runner_folder() as ours:
+        with runner_folder("b") as ours:
             assert {*place.iterdir()} == {living, ours, place / "rankbench-run-of-somebody"}
     assert [path.name for path in place.iterdir()] == ["rankbench-run-of-somebody"]
+
+
+def test_a_worker_that_could_not_notice_its_runners_death_ends_with_the_next_run(tiny, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tiny.data))
+    monkeypatch.setattr("tempfile.tempdir", str(tiny.data))
+    runner = tiny.start(tiny.write({"row": stubborn("stands-in-c")}), **PLUGINS)
+    (fit,) = tiny.wait_for("stands")
+    runner.kill()
+    runner.communicate()
+    assert alive(fit["pid"])
+    with scratch("a" * 32):
+        assert gone(fit["pid"])
 
 
 def test_a_plugins_thread_does_not_hold_the_command_up(tiny, monkeypatch):
