@@ -40,7 +40,7 @@ class Watch(importlib.abc.MetaPathFinder):
         """What the other finders find."""
         for finder in sys.meta_path:
             find = None if finder is self else getattr(finder, "find_spec", None)
-            spec = find(name, path, target) if find is not None else None
+            spec: ModuleSpec | None = find(name, path, target) if find is not None else None
             if spec is not None:
                 if spec.loader is not None:
                     self._telling(spec.loader)

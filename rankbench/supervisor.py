@@ -318,7 +318,7 @@ class Worker:
             elif message["event"] == "log":
                 progress.logged(task["title"], message["step"], message["numbers"])
             elif message["event"] == "end":
-                self.spent = bool(message.get("replace"))
+                self.spent = message["status"] == FAILED or message.get("replace", False)
                 return message["status"], message["message"]
 
     def _late(self, limit: float, phase: str, began: float, since: int) -> WorkerLost:

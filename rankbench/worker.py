@@ -65,6 +65,7 @@ class Workshop:
     data: Data
     store: ResultStore
     services: Services
+    ambient: dict[str, Any] | None = None  # the state of this process, as the last cell left it
     _tests: tuple[Problem, dict[str, tuple[TestSet, Ints]]] | None = None
 
     def tests(self, problem: Problem) -> dict[str, tuple[TestSet, Ints]]:
@@ -114,8 +115,8 @@ class Fitter:
 
     def work(self) -> Record:
         """Fit, score and store. Returns the record, stored as a success or as a failure."""
-        began, memory = time.time(), self.memory
-        ambient = Ambient(self.shop.registry.packages(), self.task["threads"])
+        began = time.time()
+        ambient = Ambient(self.shop.registry.packages(), self.task["threads"], self.shop.ambient)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         record: Record = {**self.task["about"], "started": started, "began": began}
         outcomes: dict[str, Outcome] = {}
@@ -130,12 +131,12 @@ class Fitter:
             record |= {"status": NOT_APPLICABLE, "error": {"message": str(error)}}
         except (Exception, SystemExit) as error:
             record |= {"status": FAILED, "error": self._error(error)}
-        memory.end()
-        if left := ambient.left():
-            record["left_changed"] = left
+        self.memory.end()
+        left, self.shop.ambient = ambient.left(), ambient.after
         ended = time.time()
+        record |= {"left_changed": left} if left else {}
         record |= {"phases": self.clock.phases, "wall_seconds": ended - began, "ended": ended}
-        record |= {"peak_memory_bytes": memory.peak, "peak_memory_of": "cell", "memory_bytes_before": memory.before}
+        record |= self.memory.record()
         record |= {"device": self.task["device"], "device_name": device_name(self.task["device"])}
         record |= {"gpu": self.task["gpu"], **self.task["provenance"], **host(), "versions": self._versions()}
         self._enter("store")
@@ -483,9 +484,8 @@ def main() -> None:
         tell = partial(emit, task["key"])
         record = execute(shop, task, tell, task.get("wait", False))
         lines.task_done()
-        replace = record["status"] == FAILED or bool(record.get("left_changed"))
-        message = record.get("error", {}).get("message", "")
-        tell({"event": "end", "status": record["status"], "message": message, "replace": replace})
+        status, message = record["status"], record.get("error", {}).get("message", "")
+        tell({"event": "end", "status": status, "message": message, "replace": "left_changed" in record})
 
 
 def leave() -> None:
