@@ -39,12 +39,17 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 class Ambient:
     """Watches the state from now on. What a library changes by being imported is part of it, and no plugin's doing.
 
-    Args: own, top-level packages of plugins, which are no libraries; threads, what a plugin may set torch's number to.
+    Args: own, top-level packages of plugins, which are no libraries; threads, what a plugin may set torch's number to;
+        before, the state as it is known to be now, from the `after` of one that ended just now.
+    Attributes: after, the state at the end where nothing had to be put back, else None.
     """
 
-    def __init__(self, own: frozenset[str] = frozenset(), threads: int | None = None) -> None:
+    def __init__(
+        self, own: frozenset[str] = frozenset(), threads: int | None = None, before: Snapshot | None = None
+    ) -> None:
         self.own, self.threads = own, threads
-        self.before = snapshot()
+        self.before = snapshot() if before is None else before
+        self.after: Snapshot | None = None
         self._thread = threading.get_ident()
         self._imports: list[str] = []
         self._libraries = 0
@@ -59,6 +64,7 @@ class Ambient:
         if self.threads is not None and now.get(TORCH_THREADS) == self.threads:
             self.before.pop(TORCH_THREADS, None)
         found = changed(self.before, now)
+        self.after = None if found else now
         for words in found:
             put = BY_WORDS[words].put
             try:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rankbench.imports import WATCH
 
@@ -50,13 +51,16 @@ class PeakMemory:
         """What was held before, and the cell's own."""
         return None if self.before is None or self.own is None else self.before + self.own
 
+    def record(self) -> dict[str, Any]:
+        """What a cell's record says of it."""
+        return {"peak_memory_bytes": self.peak, "peak_memory_of": "cell", "memory_bytes_before": self.before}
+
     def begin(self) -> None:
         """Measure from here on, anew if it was begun before."""
         if PROCESS.measured is not None:
             PROCESS.measured.end()
         self.before = self.own = None
-        free()
-        looked = look()
+        looked = free()
         if looked is None or not reset():
             return
         _, private, self._file = looked
@@ -191,15 +195,16 @@ def apart() -> Iterator[None]:
         measured.resume()
 
 
-def free() -> None:
-    """Give back what earlier cells have freed; collect their garbage where that leaves much."""
+def free() -> tuple[int, int, int] | None:
+    """Give back what earlier cells have freed; collect their garbage where that leaves much. Returns a last look."""
     for step in (trim, gc.collect, trim):
         looked = look()
         if looked is None or looked[1] <= PROCESS.floor + LEFTOVERS:
-            return
+            return looked
         step()
     looked = look()
     PROCESS.floor = looked[1] if looked else 0
+    return looked
 
 
 def trim() -> None:

@@ -98,12 +98,12 @@ def only(words: str) -> Say:
     return lambda before, now: [f"{words} changed"]
 
 
-def named_only(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:
+def named_only(before: Mapping[Any, Any], now: Mapping[Any, Any], what: str) -> list[str]:
     """Names alone: values may be secret, or long."""
     said = []
     for name in (names := changed_names(before, now))[:NAMED]:
         how = "set" if name not in before else "removed" if name not in now else "changed"
-        said.append(f"{what}{name} was {how}")
+        said.append(f"{what}{os.fsdecode(name)} was {how}")
     return said + ([f"{len(names) - NAMED} more like it"] if len(names) > NAMED else [])
 
 
@@ -141,7 +141,13 @@ def put_limits(wanted: Mapping[str, tuple[int, int]], now: Mapping[str, Any]) ->
 
 @cache
 def signals() -> list[signal.Signals]:
-    return [number for number in signal.Signals if number < 32]
+    return [number for number in signal.Signals if number.name in SIGNALS]
+
+
+SIGNALS = (
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV", "SIGUSR1", "SIGUSR2", "SIGPIPE",
+    "SIGALRM", "SIGTERM", "SIGCHLD", "SIGPROF", "SIGXCPU",
+)  # fmt: skip
 
 
 def handlers() -> dict[str, Any]:
@@ -167,12 +173,17 @@ def put_timers(wanted: Mapping[str, bool], now: Mapping[str, bool]) -> None:
 TIMERS = ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF")
 
 
-def put_environment(wanted: Mapping[str, str], now: Mapping[str, str]) -> None:
+def environment() -> dict[Any, Any]:
+    """As it is kept, where that can be had: decoding it takes longer than all the rest."""
+    return dict(getattr(os.environ, "_data", os.environ))
+
+
+def put_environment(wanted: Mapping[Any, Any], now: Mapping[Any, Any]) -> None:
     for name in changed_names(wanted, now):
         if name in wanted:
-            os.environ[name] = wanted[name]
+            os.environ[os.fsdecode(name)] = os.fsdecode(wanted[name])
         else:
-            os.environ.pop(name, None)
+            os.environ.pop(os.fsdecode(name), None)
 
 
 def put_filters(wanted: Any, now: Any) -> None:
@@ -261,7 +272,7 @@ PROCESS = [
     Trait("the working directory", os.getcwd, lambda wanted, now: os.chdir(wanted)),
     Trait(
         "the environment",
-        os.environ.copy,
+        environment,
         put_environment,
         say=partial(named_only, what="environment variable "),
         by_imports=True,
@@ -290,7 +301,7 @@ PROCESS = [
     ),
     Trait(
         "standard input or output", lambda: (sys.stdin, sys.stdout, sys.stderr), put_streams,
-        say=only("standard input or output"),
+        say=only("standard input or output"), by_imports=True,
     ),
     Trait("the hook", hooks, put_hooks, by_imports=True),
     Trait(

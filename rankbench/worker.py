@@ -55,6 +55,7 @@ class Workshop:
     data: Data
     store: ResultStore
     services: Services
+    ambient: dict[str, Any] | None = None  # the state of this process, as the last cell left it
     _tests: tuple[Problem, dict[str, tuple[TestSet, Ints]]] | None = None
     last: Any = None  # what the last cell made: a `__del__` of a plugin may never end
 
@@ -108,8 +109,8 @@ class Fitter:
 
     def work(self) -> Record:
         """Fit, score and store. Returns the record, stored as a success or as a failure."""
-        began, memory = time.time(), self.memory
-        ambient = Ambient(self.shop.registry.packages(), self.task["threads"])
+        began = time.time()
+        ambient = Ambient(self.shop.registry.packages(), self.task["threads"], self.shop.ambient)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         record: Record = {**self.task["about"], "started": started, "began": began}
         outcomes: dict[str, Outcome] = {}
@@ -126,12 +127,12 @@ class Fitter:
             raise
         except BaseException as error:
             record |= {"status": FAILED, "error": self._error(error)}
-        memory.end()
-        if left := ambient.left():
-            record["left_changed"] = left
+        self.memory.end()
+        left, self.shop.ambient = ambient.left(), ambient.after
         ended = time.time()
+        record |= {"left_changed": left} if left else {}
         record |= {"phases": self.clock.phases, "wall_seconds": ended - began, "ended": ended}
-        record |= {"peak_memory_bytes": memory.peak, "peak_memory_of": "cell", "memory_bytes_before": memory.before}
+        record |= self.memory.record()
         record |= {"device": self.task["device"], "device_name": device_name(self.task["device"])}
         record |= {"gpu": self.task["gpu"], **self.task["provenance"], **host(), "versions": self._versions()}
         self._enter("store")

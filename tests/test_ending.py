@@ -340,7 +340,7 @@ def test_a_worker_that_could_not_notice_its_runners_death_ends_with_the_next_run
     runner.kill()
     runner.communicate()
     assert alive(fit["pid"])
-    with scratch("a" * 32):
+    with runner_folder("a" * 32):
         assert gone(fit["pid"])
 
 
