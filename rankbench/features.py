@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
