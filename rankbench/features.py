@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ KEY = np.dtype("S32")
 PIECE = 64  # rows that a process takes at once; fewer when few are left, so that all end at about the same time
 LEAST = 16  # rows: less would leave batches half empty
 OPEN_CHUNKS = 64  # maps kept open in a process, as each holds a file descriptor
-CHECKERS = min(4, os.cpu_count() or 1)  # threads that compare chunks with their checksums
+CHECKERS = 4  # threads that compare chunks with their checksums: beside the processor they keep the disk busy
 SOUND: dict[Path, Stamp] = {}  # rows that this process has compared, as they were then
 
 
