@@ -153,6 +153,7 @@ class Planner:
     def __init__(self, registry: Registry, data: Data, store: ResultStore) -> None:
         self.registry, self.data, self.store = registry, data, store
         self._sources: dict[tuple[str, str], str] = {}
+        self._resolved: tuple[Ranker, dict[str, Any]] | None = None  # of the ranker last seen: it serves many problems
 
     def plan(self, benchmark: Benchmark) -> Plan:
         """Every cell, whatever part of it will be run. BenchmarkError for names and parameters that cannot be right."""
@@ -327,6 +328,8 @@ class Planner:
 
     def _parameters(self, ranker: Ranker) -> dict[str, Any]:
         """Resolved parameters without what enters no key: where files and the datasets of features lie."""
+        if self._resolved is not None and self._resolved[0] is ranker:
+            return self._resolved[1]
         files = file_parameters(ranker)
         kept = {name: without_folders(value) for name, value in resolved(ranker).items() if name not in files}
         for name in kept:
@@ -337,6 +340,7 @@ class Planner:
                     named_files = file_parameters(feature)
                     entry.clear()
                     entry |= {k: v for k, v in resolved(feature).items() if k not in named_files} | own
+        self._resolved = (ranker, kept)
         return kept
 
     def judge(self, cell: PlannedCell) -> None:

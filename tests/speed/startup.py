@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 COMMANDS = (["--help"], ["list", "rankers"], ["table"])
-LIMITS = (0.3, 0.3, 1.0)
+LIMITS = (0.1, 0.15, 0.3)
 PICTURES = 12
 BENCHMARK = """
 title = "Grey squares"
