@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import xxhash
 
+from rankbench.claims import once
 from rankbench.drafts import remove
 from rankbench.errors import DamagedFile, StoreError
 from rankbench.files import (
@@ -25,7 +26,6 @@ from rankbench.files import (
     NOTICES,
     canonical_json,
     check_folder,
-    once,
     read_file,
     read_state,
     write_file,

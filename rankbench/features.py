@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankbench.cache import CLAIMS, Stamp, discard, sound_chunks, stamp, unchecked
+from rankbench.claims import WAITS, Claim, alone
 from rankbench.errors import DataError, StoreError
-from rankbench.files import WAITS, Claim, alone, check_folder, storing, write_file, write_folder
+from rankbench.files import check_folder, storing, write_file, write_folder
 from rankbench.images import Images, Ints
 
 Fit = Literal["stretch", "crop", "long-side"]

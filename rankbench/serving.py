@@ -18,7 +18,8 @@ import traceback
 from functools import partial
 
 from rankbench.answers import LONGEST_TEXT, Answers, moved
-from rankbench.files import NOTICES, WAITS
+from rankbench.claims import WAITS
+from rankbench.files import NOTICES
 from rankbench.offspring import adopt, leave
 from rankbench.plan import FAILED, word_for
 from rankbench.worker import Workshop, execute

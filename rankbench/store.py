@@ -30,11 +30,11 @@ import numpy as np
 import xxhash
 
 from rankbench.cell import Outcome, TestSet
+from rankbench.claims import Claim
 from rankbench.drafts import sweep, sweep_once
 from rankbench.errors import DamagedFile, RankbenchError
 from rankbench.files import (
     NOTICES,
-    Claim,
     arrays_of,
     check_folder,
     read_arrays,

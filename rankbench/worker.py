@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rankbench.ambient import Ambient
 from rankbench.cache import recalled, remember
 from rankbench.cell import Outcome, TestSet
+from rankbench.claims import WAITS
 from rankbench.errors import (
     DataError,
     NotApplicable,
@@ -26,7 +27,6 @@ from rankbench.errors import (
     UnreadableImage,
     raised_at,
 )
-from rankbench.files import WAITS
 from rankbench.images import Images, Ints, masked
 from rankbench.loading import Data, DatasetChoice
 from rankbench.machine import device_name, host, versions

@@ -25,11 +25,11 @@ import numpy as np
 from misbehaving import note
 
 import rankbench
-from rankbench import files, supervisor
+from rankbench import claims, supervisor
 
 if "STUBBORN_SILENCE" in os.environ:  # tests need not wait as long as users
-    files.SILENCE = float(os.environ["STUBBORN_SILENCE"])
-    files.HEARTBEAT = files.SILENCE / 10
+    claims.SILENCE = float(os.environ["STUBBORN_SILENCE"])
+    claims.HEARTBEAT = claims.SILENCE / 10
 if "STUBBORN_GRACE" in os.environ:
     supervisor.GRACE = float(os.environ["STUBBORN_GRACE"])
 

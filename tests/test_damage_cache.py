@@ -14,7 +14,7 @@ from tiny_runs import TinyRuns
 
 import rankbench
 from rankbench.benchmark import Benchmark
-from rankbench.files import Claim
+from rankbench.claims import Claim
 from rankbench.render import render
 from rankbench.store import ResultStore
 from rankbench.table import Drawer
@@ -192,7 +192,7 @@ def test_a_worker_process_has_its_runner_say_what_it_mended(lab, tmp_path, capfd
 
 @pytest.mark.parametrize("damage", ["pipe", "folder", "endless device", "link to nothing", "empty"])
 def test_a_claim_that_is_none_keeps_nobody_waiting(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr("rankbench.files.SILENCE", 0.2)
+    monkeypatch.setattr("rankbench.claims.SILENCE", 0.2)
     path = tmp_path / "claim"
     path.write_text("")
     DAMAGES[damage](path, None, None)

@@ -14,7 +14,7 @@ import pytest
 from dots import install
 from tiny_runs import TESTS, TinyRuns, environment
 
-from rankbench import files
+from rankbench import claims
 from rankbench.answers import understood
 from rankbench.benchmark import Benchmark
 from rankbench.limit import Limit
@@ -176,20 +176,20 @@ def test_time_spent_waiting_for_another_process_does_not_count():
 
 def test_whoever_waits_for_another_process_says_so(tmp_path, monkeypatch):
     said, there = [], []
-    monkeypatch.setattr(files.WAITS, "tell", said.append)
-    claim = files.Claim(tmp_path / "claim")
+    monkeypatch.setattr(claims.WAITS, "tell", said.append)
+    claim = claims.Claim(tmp_path / "claim")
     assert claim.take()
     threading.Timer(0.12, claim.release).start()
-    files.once(tmp_path / "claim", lambda: bool(there), lambda: there.append(1))
+    claims.once(tmp_path / "claim", lambda: bool(there), lambda: there.append(1))
     assert said[:2] == [True, False]
     assert said == [True, False] * (len(said) // 2)
 
 
 def test_nobody_waits_for_one_that_stands_still_amid_taking_a_claim(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SILENCE", 0.2)
-    with files.alone(tmp_path):
+    monkeypatch.setattr(claims, "SILENCE", 0.2)
+    with claims.alone(tmp_path):
         taken = []
-        taking = threading.Thread(target=lambda: taken.append(files.Claim(tmp_path / "claim").take()), daemon=True)
+        taking = threading.Thread(target=lambda: taken.append(claims.Claim(tmp_path / "claim").take()), daemon=True)
         taking.start()
         taking.join(timeout=5)
         assert taken == [True]

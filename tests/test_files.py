@@ -11,9 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from rankbench import files
+from rankbench import claims, drafts, files
+from rankbench.claims import Claim, once
 from rankbench.errors import DataError, StoreError
-from rankbench.files import Claim, canonical_json, once, read_arrays, read_json, read_state, write_file, write_folder
+from rankbench.files import canonical_json, read_arrays, read_json, read_state, write_file, write_folder
 
 
 def python(code, *arguments, **options):
@@ -233,7 +234,7 @@ def test_a_strangers_pickle_is_not_opened(tmp_path):
 HOLD = """
     import sys, time
     from pathlib import Path
-    from rankbench.files import Claim
+    from rankbench.claims import Claim
     claim = Claim(Path(sys.argv[1]))
     print(claim.take(), flush=True)
     time.sleep(60)
@@ -281,7 +282,7 @@ def test_of_another_host_only_silence_tells(tmp_path):
     for content in (json.dumps({"host": "elsewhere", "pid": 1, "born": "1"}), "", "[1]", '{"pid": 3}', "null"):
         path.write_text(content)
         assert not Claim(path).take()
-        long_ago = time.time() - files.SILENCE - 1
+        long_ago = time.time() - claims.SILENCE - 1
         os.utime(path, (long_ago, long_ago))
         claim = Claim(path)
         assert claim.take()
@@ -289,13 +290,13 @@ def test_of_another_host_only_silence_tells(tmp_path):
 
 
 def test_a_claim_is_kept_alive_and_left_alone_once_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.02)
     path = tmp_path / "key"
     first, second = Claim(path), Claim(path)
     assert first.take()
     os.utime(path, (1, 1))
     until(lambda: path.stat().st_mtime > 1)
-    files.HEART.drop(first)  # it sleeps, as a suspended machine does
+    claims.HEART.drop(first)  # it sleeps, as a suspended machine does
     os.utime(path, (1, 1))
     assert second.take()
     first.release()
@@ -307,13 +308,13 @@ def test_a_claim_is_kept_alive_and_left_alone_once_taken_over(tmp_path, monkeypa
 def test_without_a_list_of_processes_a_signal_tells_who_lives(tmp_path):
     ended = python("pass")
     ended.communicate(timeout=60)
-    assert files.birth(ended.pid) == files.birth(ended.pid, tmp_path) == ""
-    assert files.birth(os.getpid(), tmp_path) == files.birth(1, tmp_path) == "alive"
-    assert files.birth(os.getpid()) not in ("", "alive")
+    assert drafts.birth(ended.pid) == drafts.birth(ended.pid, tmp_path) == ""
+    assert drafts.birth(os.getpid(), tmp_path) == drafts.birth(1, tmp_path) == "alive"
+    assert drafts.birth(os.getpid()) not in ("", "alive")
 
 
 def test_where_the_system_knows_no_locks_and_no_links_it_works_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(claims, "fcntl", None)
 
     def no_links(*paths):
         raise PermissionError("not supported")
@@ -330,7 +331,7 @@ def test_where_the_system_knows_no_locks_and_no_links_it_works_as_well(tmp_path,
 RACE = """
     import os, sys, time
     from pathlib import Path
-    from rankbench.files import Claim
+    from rankbench.claims import Claim
     folder = Path(sys.argv[1])
     while not (folder / "go").exists():
         time.sleep(0.001)
@@ -395,7 +396,7 @@ def test_a_full_disk_leaves_no_empty_claim(tmp_path):
     code = """
         import resource, sys
         from pathlib import Path
-        from rankbench.files import Claim
+        from rankbench.claims import Claim
         free = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, free[1]))
         try:
@@ -411,7 +412,7 @@ def test_a_full_disk_leaves_no_empty_claim(tmp_path):
 WORK = """
     import sys, time
     from pathlib import Path
-    from rankbench.files import once
+    from rankbench.claims import once
     folder = Path(sys.argv[1])
     def work():
         with open(folder / "log", "a") as log:
@@ -445,10 +446,10 @@ def test_a_claim_from_a_clock_ahead_is_taken_over_once_it_has_been_watched_in_va
     claim.parent.mkdir()
     claim.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "1", "token": "x"}))
     os.utime(claim, (time.time() + 3600, time.time() + 3600))
-    ours = files.Claim(claim)
+    ours = claims.Claim(claim)
     assert not ours.take()
-    later = time.monotonic() + files.SILENCE + 1
-    monkeypatch.setattr(files.time, "monotonic", lambda: later)
+    later = time.monotonic() + claims.SILENCE + 1
+    monkeypatch.setattr(claims.time, "monotonic", lambda: later)
     assert ours.take()
     ours.release()
 
