@@ -4,6 +4,7 @@ A fenced block says what to do with it: `file=PATH` and `append=PATH` write it, 
 `run` runs shell lines. Blocks without one are only read.
 """
 
+import ast
 import importlib.metadata
 import json
 import os
@@ -169,3 +170,23 @@ def test_the_readme_has_its_two_commands():
 
 def test_the_quick_start_table_has_its_place():
     assert re.search(r"<!-- quickstart-table -->.*<!-- /quickstart-table -->", read("README.md"), re.DOTALL)
+
+
+def imported(path):
+    """Modules of the core that a module imports when it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "rankbench":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rankbench."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def test_modules_import_those_above_them():
+    text = " ".join(read("CONTRIBUTING.md").split())
+    listed = text.partition("but for imports within functions: ")[2].partition(". ")[0].split(", ")
+    modules = {path.stem: path for path in (ROOT / "rankbench").glob("*.py") if path.stem != "__init__"}
+    assert sorted(listed) == sorted(modules)
+    for at, name in enumerate(listed):
+        assert not (imported(modules[name]) & set(listed[at:])), f"{name} imports what stands below it"
