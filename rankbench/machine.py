@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from rankbench.errors import BenchmarkError
@@ -78,6 +80,15 @@ def versions() -> dict[str, str]:
 
 @cache
 def host() -> dict[str, Any]:
-    """Host and kind of machine."""
+    """Host, kind of machine and processor: two kinds of processor round otherwise."""
     system = f"{platform.system()} {platform.machine()}"
-    return {"host": platform.node(), "machine": system, "cpus": os.cpu_count()}
+    return {"host": platform.node(), "machine": system, "processor": processor(), "cpus": os.cpu_count()}
+
+
+def processor() -> str:
+    """The processor's name as the system gives it; empty where it does not."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

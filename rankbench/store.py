@@ -31,12 +31,13 @@ import xxhash
 
 from rankbench.cell import Outcome, TestSet
 from rankbench.claims import Claim
-from rankbench.drafts import sweep, sweep_once
+from rankbench.drafts import remove, sweep, sweep_once
 from rankbench.errors import DamagedFile, RankbenchError
 from rankbench.files import (
     NOTICES,
     arrays_of,
     check_folder,
+    checksums,
     read_arrays,
     read_file,
     read_state,
@@ -255,7 +256,8 @@ class ResultStore:
         folder = self.cell(key) / "model"
         if folder.exists():
             if (self.record(key) or {}).get(WITH_CHECKSUMS):
-                check_folder(self.cell(key), ("model/state.json", "model/state.npz"))
+                stored = checksums(self.cell(key)) or {}
+                check_folder(self.cell(key), {"model/state.json", *(n for n in stored if n.startswith("model/"))})
             return read_state(folder)
         return {} if (self.record(key) or {}).get("model") == EMPTY_MODEL else None
 
@@ -387,9 +389,17 @@ class ResultStore:
         """Whether the cache remembers that files of this content hold the test set of this digest."""
         if (content, digest) in self._whole:
             return True
-        with contextlib.suppress(RankbenchError):
-            return self.cache is not None and read_file(self.cache / "tests" / content, 100) == digest.encode()
-        return False
+        path = None if self.cache is None else self.cache / "tests" / content
+        if path is None or not os.path.lexists(path):
+            return False
+        try:
+            remembered = read_file(path, 100)
+        except RankbenchError:
+            remembered = b""
+        if remembered != digest.encode():
+            NOTICES.mended(DamagedFile(f"{path}: is damaged.", path), "It is written again.")
+            remove(path)
+        return remembered == digest.encode()
 
     def _vouch(self, content: str, digest: str) -> None:
         if not self._vouched(content, digest) and self.cache is not None and self.cache.exists():

@@ -650,3 +650,9 @@ def test_the_command_draws_marks_and_mends(lab):
     mended = lab.command("run", file)
     assert (mended.returncode, mended.stdout) == (0, first.stdout)
     assert str(path) in mended.stderr
+
+
+def test_a_model_of_words_alone_comes_back(tmp_path):
+    store = ResultStore(tmp_path)
+    store.save("ab" * 32, {"status": "not applicable", "error": {"message": ""}}, state={"words": ["x", "y"]})
+    assert store.state("ab" * 32) == {"words": ["x", "y"]}

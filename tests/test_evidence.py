@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spies
+from tiny_runs import stored_before
 
 import rankbench
 from rankbench.scratch import UNUSED, scratch_root, sweep_private
@@ -185,8 +186,7 @@ def drawn(rows, overlap="", old=False):
     result = rankbench.run("votes.toml", plugins=["spies"], quiet=True, device="cpu", in_process=True)
     assert {cell.status for cell in result.cells} == {"done"}, [cell.reason for cell in result.cells]
     for path in Path("results/cells").glob("*/record.json") if old else ():
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps({k: v for k, v in record.items() if k not in ("by_name", "leaks", "pixels")}))
+        stored_before(path.parent, lambda record: [record.pop(name) for name in ("by_name", "leaks", "pixels")])
     return Drawer(result.runner.registry, result.runner.store).draw(result.plan.benchmark)
 
 

@@ -103,4 +103,4 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
 def test_versions_name_what_is_installed_and_nothing_else(monkeypatch):
     monkeypatch.setattr(machine, "RECORDED", ("numpy", "a-package-that-is-not-there"))
     assert machine.versions().keys() == {"python", "numpy"}
-    assert machine.host().keys() == {"host", "machine", "cpus"}
+    assert machine.host().keys() == {"host", "machine", "processor", "cpus"}

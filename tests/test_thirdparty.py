@@ -178,7 +178,7 @@ def test_plugins_and_list_show_the_package(installed):
 def test_one_table_of_both_packages(market):
     environment, place, first = market
     assert "45 done, 16 not applicable; 61 fitted in this run." in first.stderr
-    text = environment.rankbench("table", "market.toml", cwd=place).stdout
+    text = environment.rankbench("table", "market.toml", "--format", "markdown", cwd=place).stdout.replace("\\", "")
     rows = {line.split("  ")[0].strip("| "): line for line in text.splitlines()}
     for label in re.findall(r'\[\[row\]\]\nlabel = "(.*?)"', BENCHMARK):
         assert any(label in line for line in rows), (label, text)
