@@ -282,11 +282,17 @@ def listed_needs(needs: Sequence[Need], most: int | None = None) -> list[str]:
     silent = 'The dataset does not say where to get it. If it reads no files, its class says so by folder = "".'
     by_get: dict[str, list[str]] = {}
     for need in needs:
-        by_get.setdefault(need.get or silent, []).append(f"  {need.path}")
+        by_get.setdefault(need.get or silent, []).append(f"  {at_home(need.path)}")
     for paths in by_get.values():
         if most is not None and len(paths) > most + 1:
             paths[most:] = [f"  … and {len(paths) - most} more"]
     return [line for get, paths in by_get.items() for line in (*paths, f"    {get}")]
+
+
+def at_home(path: Path) -> str:
+    """A path as a plan may keep it, which others read: the user's own folder is `~`."""
+    home = os.path.expanduser("~")
+    return "~" + str(path)[len(home) :] if home != "~" and str(path).startswith(home + os.sep) else str(path)
 
 
 class blaming:
