@@ -96,7 +96,7 @@ def unreadable(records: list[tuple[str, Record]]) -> str:
     if named:
         total = sum({record["listed"]["digest"]: record["listed"]["images"] for _, record in records}.values())
     elif len(problems) == 1:
-        total = max(record["images"] for _, record in records)
+        total = max((record.get("images") or 0 for _, record in records), default=0) or None
     count = f"{len(lost)} of {total}" if total is not None else f"{len(lost)}"
     images = "image" if (total or len(lost)) == 1 else "images"
     left = "was left out with its pairs" if len(lost) == 1 else "were left out with their pairs"

@@ -13,8 +13,9 @@ from typing import Any
 
 from rankbench.benchmark import Column
 from rankbench.errors import RankbenchError
-from rankbench.files import canonical_json, read_json
+from rankbench.files import canonical_json
 from rankbench.plan import place, placeholder
+from rankbench.records import unsealed
 from rankbench.store import ResultStore
 
 Describe = Callable[[Mapping[str, Any], int | None], dict[str, Any]]  # facets and seed to a description
@@ -87,7 +88,7 @@ class Keys:
                     dated.append((mine, path.stat().st_mtime_ns, int(path.stem), str(path)))
         for *_, name in sorted(dated, reverse=True):
             with contextlib.suppress(RankbenchError, OSError):
-                if (plan := known(read_json(Path(name)))) is not None:
+                if (plan := known(unsealed(Path(name)))) is not None:
                     yield plan
 
     def _is_own(self, path: Path) -> bool:

@@ -97,7 +97,7 @@ class PeakMemory:
         began = time.monotonic()
         found = children_memory() if has_children() else 0
         self._looked = time.monotonic()
-        self._took = self._looked - began if found else 0.0
+        self._took = self._looked - began
         return found
 
     # -- what is not the cell's own

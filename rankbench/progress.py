@@ -31,6 +31,7 @@ AT_ONCE = 0.005  # seconds between such points
 TOO_EARLY = 2.0  # seconds of steps that tell nothing yet
 WRONG = 2.0  # times as much as was promised: then the promise was wrong, and is made anew
 SLIGHT = 30.0  # seconds more that are no reason to
+ENDLESS = 1e12  # seconds that no plugin's steps can take; a step that is no number leads to none, either
 OVERDUE = 0.1  # share of what a cell took already that is believed to be left once it should have ended
 
 
@@ -75,7 +76,8 @@ class Running:
         if now - self.begun < TOO_EARLY:
             return None
         pace = (self.last[0] - self.base[0]) / (self.last[1] - self.base[1])
-        return max(pace * (self.steps - self.last[1]) - min(now - self.last[0], self.gap), 0.0)
+        left = max(pace * (self.steps - self.last[1]) - min(now - self.last[0], self.gap), 0.0)
+        return left if left < ENDLESS else None
 
     def __str__(self) -> str:
         if self.last is None:

@@ -155,7 +155,7 @@ def why_to_do(ranker: str, cells: list[PlannedCell], stored: Stored) -> str:
     more = f" and {len(names) - 4} more" if len(names) > 5 else ""
     parts = ", ".join(names[: 4 if more else 5]) + more
     first = f"{cells[0].title} differs" if len(cells) == 1 else f"the first of them, {cells[0].title}, differs"
-    return f"{first} from the nearest stored cell, {key[:12]} of row {record['row']!r}, in {parts}"
+    return f"{first} from the nearest stored cell, {key[:12]} of row {record.get('row', '?')!r}, in {parts}"
 
 
 def excerpt(text: str, most: int) -> list[str]:

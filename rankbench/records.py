@@ -185,9 +185,11 @@ def marked(folder: Path, name: str, kind: Any) -> tuple[Any, str, Sums | None] |
         if not os.path.lexists(folder):
             return None
         raise
-    digest = xxhash.xxh3_128_hexdigest(text)
     sums = stored_checksums(folder)
     listed = None if sums is None else sums.get(name)
+    if listed is not None and listed[0] != len(text):
+        text = text.replace(b"\r\n", b"\n")  # a version control system may have written other ends of lines
+    digest = xxhash.xxh3_128_hexdigest(text)
     if listed is not None and listed[0] == len(text) and listed[1] != digest:
         raise disagreeing(path)
     value, agreed = decoded(path, text, kind), listed == (len(text), digest)
@@ -275,7 +277,7 @@ def sealed(plan: Mapping[str, Any]) -> bytes:
 
 def unsealed(path: Path) -> dict[str, Any]:
     """A stored plan. DamagedFile where it is not what was stored, as far as it says: older ones have no seal."""
-    text = stored_bytes(path, LARGEST_JSON)
+    text = stored_bytes(path, LARGEST_JSON).replace(b"\r\n", b"\n")  # of a version control system
     seal = SEAL.search(text)
     if seal is not None:
         opened = text[: seal.start(1)] + OPEN.encode() + text[seal.end(1) :]

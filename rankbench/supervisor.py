@@ -49,6 +49,7 @@ PREFERRED = {  # where the user's environment says nothing else
     # glibc else returns to the system what a network's layer has freed and fetches it anew for the next
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "CUDA_MODULE_LOADING": "LAZY",  # some versions of torch set it in the midst of a cell, which is no plugin's doing
 }
 PLACES = ("HF_HOME", "TMPDIR", "TORCH_HOME", "XDG_CACHE_HOME")  # variables that may name a folder relative to ours
 GRACE = 2.0  # seconds an idle worker is given to end by itself, and one at the end of a cell to clear up
@@ -100,9 +101,7 @@ class Slots:
         """Without a lock, and without waiting for a worker's last words."""
         self.stopped = True
         kill_marked(self.mark)
-        for log in self.logs.glob("*"):
-            log.unlink()
-        self.logs.rmdir()
+        shutil.rmtree(self.logs, ignore_errors=True)
 
     def _run(self) -> None:
         pool = concurrent.futures.ThreadPoolExecutor(max_workers=self.threads + len(self.gpus))
@@ -167,6 +166,7 @@ class Slots:
         try:
             status, message = worker.work(task, self.progress)
         except WorkerLost as lost:
+            worker.spent = True  # also one that hangs in the system, and goes on to be alive
             if self.stopped:  # the user stopped it: no failure of the cell
                 return
             status, message = self._lost(task, lost, worker.used)
@@ -408,6 +408,7 @@ class Worker:
             while (message := self._next(limit)) is not None:
                 if message["key"] == key and message["event"] == "ready":
                     return
+            self.spent = True  # it is ending, which may take a moment
         except queue.Empty:
             self.kill()
 

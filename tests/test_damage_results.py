@@ -22,7 +22,7 @@ from rankbench.cell import TestSet
 from rankbench.errors import DamagedFile
 from rankbench.files import write_checksums, write_folder
 from rankbench.pairs import Pairs
-from rankbench.reasons import reasons
+from rankbench.reasons import reasons, summary
 from rankbench.runner import Options, Runner
 from rankbench.store import ResultStore
 from rankbench.table import Drawer
@@ -656,3 +656,42 @@ def test_a_model_of_words_alone_comes_back(tmp_path):
     store = ResultStore(tmp_path)
     store.save("ab" * 32, {"status": "not applicable", "error": {"message": ""}}, state={"words": ["x", "y"]})
     assert store.state("ab" * 32) == {"words": ["x", "y"]}
+
+
+def test_other_ends_of_lines_are_no_damage(store, undisturbed, capsys):
+    for path in [*store.results.glob("cells/*/record.json"), *store.results.glob("plans/*/*.json")]:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))  # as git writes them on Windows
+    assert values(store.table()) == undisturbed[2]
+    assert store.command().exit_code == 0
+    assert "damaged" not in capsys.readouterr().err
+    assert all(b"\r\n" in path.read_bytes() for path in store.results.glob("cells/*/record.json")), "none fitted again"
+
+
+def test_lost_images_of_a_record_that_does_not_say_how_many_there_were_are_counted(before, undisturbed):
+    for folder in (before.results / "cells").iterdir():
+        stored_before(folder, lambda record: [record.pop(name) for name in ("images", "listed")])
+        stored_before(folder, lambda record: record.update(lost=["a.png"]))
+    table = before.table()
+    assert values(table) == undisturbed[2]
+    assert table.heads[0].notes == ["1 image could not be read and was left out with its pairs"]
+
+
+def test_damaged_plans_of_other_benchmarks_are_passed_over(store):
+    (own,) = {path.parent for path in store.results.glob("plans/*/*.json")}
+    other = own.with_name("other")
+    own.rename(other)
+    for path in other.iterdir():
+        plan = json.loads(path.read_text())
+        for cell in plan["cells"]:
+            cell["notes"] = 5
+        plan.pop("seal", None)
+        path.write_text(json.dumps(plan))
+    assert values(store.table()) == [[None], [None]]
+
+
+def test_the_nearest_stored_cell_may_not_say_its_row(before):
+    for folder in (before.results / "cells").iterdir():
+        stored_before(folder, lambda record: record.pop("row"))
+    runner = before.runner()
+    plan = runner.plan(Benchmark.read(before.write({"new": {"name": "steady", "noise": 0.5}})))
+    assert "of row '?'" in " ".join(summary(runner.planner, plan.cells))

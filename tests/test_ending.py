@@ -271,6 +271,15 @@ def told_to_end(tiny, words, event, count=1, in_process=False, workers_first=Fal
     assert not (tiny.results / "failures").exists()
 
 
+def test_a_runner_told_to_end_leaves_no_folder_though_its_workers_had_theirs(tmp_path):
+    slots = Slots([], 1, [], Progress([], quiet=True), None)
+    slots.logs = tmp_path / "rankbench-run-1"
+    (slots.logs / "worker" / "of a plugin").mkdir(parents=True)
+    (slots.logs / "runner.lock").touch()
+    slots._abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
 HERE = """
 from rankbench import runner
 made = runner.Options.__init__

@@ -69,6 +69,24 @@ def test_a_forked_child_counts_with_what_it_writes():
     os.waitpid(child, 0)
 
 
+def test_looking_at_children_that_hold_nothing_takes_its_share_of_the_time_too(monkeypatch):
+    looked = []
+
+    def none_held():
+        looked.append(time.sleep(0.01))
+        return 0
+
+    monkeypatch.setattr(memory, "has_children", lambda: True)  # ended ones that nobody has waited for
+    monkeypatch.setattr(memory, "children_memory", none_held)
+    monkeypatch.setattr(memory.PROCESS, "measure", lambda peak: setattr(memory.PROCESS, "measured", peak))
+    peak = memory.PeakMemory()
+    peak.begin()
+    for _ in range(5):
+        peak.look()
+    peak.end()
+    assert len(looked) == 1
+
+
 def test_where_the_system_does_not_tell_nothing_is_known(monkeypatch):
     monkeypatch.setattr(memory, "reset", lambda: False)
     peak = memory.PeakMemory()

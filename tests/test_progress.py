@@ -266,6 +266,19 @@ def test_a_closed_stream_stops_nothing(monkeypatch):
     progress.close()
 
 
+@pytest.mark.parametrize(("steps", "step"), [(100, float("nan")), (1e308, 1e-5)])
+def test_steps_that_cannot_be_stop_nothing(clock, steps, step):
+    progress = Progress(["row"], clock=clock)
+    progress.started("a", "row")
+    progress.expected("a", steps)
+    for at in (step, 2 * step, 3 * step):
+        clock.now += 10
+        progress.logged("a", at, {})
+    assert "left" not in progress.outlook()
+    progress.finished("a", "done", "")
+    progress.close()
+
+
 ON_A_TERMINAL = """
 import sys, time
 from rankbench.progress import Progress

@@ -169,6 +169,47 @@ def test_a_worker_that_died_while_idle_is_a_lost_one(tmp_path):
         worker.work({"timeout": None}, None)
 
 
+def test_a_worker_that_says_no_more_gets_no_other_cell(tmp_path):
+    worker = Worker((1, None, ()), tmp_path)
+    worker.messages.put({"key": "key", "event": "end", "status": "done", "message": ""})
+    worker.messages.put(None)  # what the last cell made has ended it, and the system is not yet done with it
+    assert worker.work({"key": "key", "timeout": None}, None) == ("done", "")
+    assert worker.spent
+    worker.kill()
+
+
+def test_a_worker_that_hangs_in_the_system_gets_no_other_cell(tmp_path, monkeypatch):
+    from rankbench.progress import Progress
+    from rankbench.store import ResultStore
+
+    class Hanging:
+        kind, used, spent = (1, None, ()), False, False
+
+        def work(self, task, progress):
+            raise supervisor.WorkerLost("timeout", "stopped after its time limit", "fit", "", time.time(), None)
+
+        def alive(self):
+            return True
+
+        def dismiss(self):
+            pass
+
+        kill = dismiss
+
+    monkeypatch.setattr(supervisor, "Worker", lambda *_: Hanging())
+    task = {"key": "0" * 64, "title": "row", "about": {"row": "row"}, "replace": False, "device": "cpu", "gpu": None}
+    task |= {"threads": 1, "distributions": [], "provenance": {}}
+    slots = supervisor.Slots([], 1, [], Progress(["row"], quiet=True), ResultStore(tmp_path))
+    slots.logs = tmp_path
+    slots._one(task)
+    assert slots.failed == {"0" * 64: "stopped after its time limit"}
+    assert slots.idle == []
+
+
+def test_torch_finds_set_what_some_of_its_versions_set_when_they_meet_a_gpu():
+    assert supervisor.environment(1, "0")["CUDA_MODULE_LOADING"] == "LAZY"
+
+
 def test_modules_of_the_folder_one_stands_in_do_not_get_in_the_way(tiny, monkeypatch):
     (tiny.root / "queue.py").write_text("raise ImportError('not this one')\n")
     monkeypatch.chdir(tiny.root)
