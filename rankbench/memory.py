@@ -38,7 +38,7 @@ class PeakMemory:
         self.before: int | None = None
         self.own: int | None = None
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a plugin's `__del__` that imports may come at any moment
         self._aside = 0
         self._left = (0, 0)  # private and mapped bytes when work apart from the cell's began
         self._file = 0  # mapped bytes at the last look

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 
 import numpy as np
@@ -85,6 +86,26 @@ def test_looking_at_children_that_hold_nothing_takes_its_share_of_the_time_too(m
         peak.look()
     peak.end()
     assert len(looked) == 1
+
+
+def test_an_import_in_the_midst_of_a_look_does_not_hang(monkeypatch):
+    monkeypatch.setattr(memory.PROCESS, "measure", lambda peak: setattr(memory.PROCESS, "measured", peak))
+    peak, children = memory.PeakMemory(), memory.PeakMemory._of_children
+    peak.begin()
+
+    def collected(self):
+        """Garbage whose `__del__` imports."""
+        monkeypatch.setattr(memory.PeakMemory, "_of_children", children)
+        peak.importing("late")
+        peak.imported("late")
+        return 0
+
+    monkeypatch.setattr(memory.PeakMemory, "_of_children", collected)
+    thread = threading.Thread(target=peak.look, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    peak.end()
 
 
 def test_where_the_system_does_not_tell_nothing_is_known(monkeypatch):
