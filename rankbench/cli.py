@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -52,6 +53,12 @@ class Cli(click.Group):
         except BrokenPipeError:  # the reader of our output has gone (`| head`)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO) or error.filename is not None:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"Error: the output cannot be written ({error.strerror}). What was stored is whole.", err=True)
+            context.exit(1)
 
 
 def where(command: Any) -> Any:
@@ -176,9 +183,10 @@ def print_plan(result: Any, as_json: bool) -> None:
 
 
 def print_result(result: Any, form: str) -> None:
+    from rankbench.progress import terminal
     from rankbench.render import render
 
-    click.echo(render(result.drawn(), form, sys.stdout.isatty()), nl=False)
+    click.echo(render(result.drawn(), form, terminal(sys.stdout)), nl=False)
     cells = result.cells
     counts = Counter(cell.status for cell in cells)
     if result.plan.accepted:
@@ -238,6 +246,7 @@ def table(
     """
     from rankbench.benchmark import Benchmark
     from rankbench.plan import default_cache
+    from rankbench.progress import terminal
     from rankbench.registry import Registry
     from rankbench.render import render, render_all
     from rankbench.store import ResultStore
@@ -259,8 +268,8 @@ def table(
         )
     tables = [one for one in drawn if not isinstance(one, RankbenchError)]
     form = "json" if as_json else form
-    terminal = sys.stdout.isatty()
-    click.echo(render_all(tables, form, terminal) if file is None else render(tables[0], form, terminal), nl=False)
+    wide = terminal(sys.stdout)
+    click.echo(render_all(tables, form, wide) if file is None else render(tables[0], form, wide), nl=False)
     for one in drawn:
         if isinstance(one, RankbenchError):
             click.echo(visible(f"Error: {one}"), err=True)

@@ -67,6 +67,8 @@ class Program:
     def _listen(self, read: int) -> None:
         while told := os.read(read, 1):
             if told[0] == signal.SIGTERM:
+                with contextlib.suppress(OSError):
+                    os.write(2, b"Terminated. What was finished is stored; the same command goes on from there.\n")
                 self._end(TERMINATED)
 
     def _handle(self, number: int, frame: object) -> None:

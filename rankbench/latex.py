@@ -127,7 +127,7 @@ def beyond(letters: list[str]) -> list[str]:
     return [
         f"% needs lualatex or xelatex, with fonts that have these letters: {' '.join(named)}"
         + (f" … ({len(letters)} in all)" if len(letters) > NAMED else ""),
-        "% with lualatex, for instance (whatever fonts are installed):",
+        "% with lualatex, for instance (leave out fonts that `fc-list` does not show: one that is missing stops all):",
         r"%   \usepackage{fontspec}",
         r'%   \directlua{luaotfload.add_fallback("more", {"DejaVu Sans:mode=harf;", "Noto Sans CJK SC:mode=harf;"})}',
         r"%   \setmainfont{Latin Modern Roman}[RawFeature={fallback=more}]",

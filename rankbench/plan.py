@@ -194,12 +194,16 @@ class Planner:
         planned: Mapping[str, PlannedCell],
     ) -> Iterator[PlannedCell]:
         """The cells of one row and column that no other column has `planned`."""
-        table = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
+        where = f"benchmark {benchmark.name}, row {row.label!r}"
+        try:
+            table = {"name": named(row.ranker)["name"], "parameters": plain(row.parameters(column))}
+        except BenchmarkError as error:
+            raise BenchmarkError(f"{where}: {error}") from error
         matching = [facets for facets in known.facets or [] if column.matches(facets)]
         if known.sure and not matching:
             raise BenchmarkError(no_match(benchmark, column, known.facets or []))
         absent = self._absent(row, table["name"])
-        built = absent or self._ranker(table, f"benchmark {benchmark.name}, row {row.label!r}")
+        built = absent or self._ranker(table, where)
         seeds = benchmark.seeds if isinstance(built, str) or built.seeded else [None]
         threads = row.threads or benchmark.threads
         for facets in matching or [placeholder(column)]:

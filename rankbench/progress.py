@@ -295,10 +295,10 @@ def columns() -> int:
     return shutil.get_terminal_size().columns or 80
 
 
-def terminal() -> bool:
-    """Whether standard error is one."""
+def terminal(stream: Any = None) -> bool:
+    """Whether a stream is one, by default standard error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none at all
-        return sys.stderr.isatty()
+        return bool((stream or sys.stderr).isatty())
     return False
 
 

@@ -89,6 +89,8 @@ class Runner:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        if options.cache_root.exists() and not options.cache_root.is_dir():
+            raise BenchmarkError(f"{options.cache_root}: is no folder; --cache names the folder of the cache.")
         self.registry: Registry = load_registry(list(options.plugins))
         self.store = ResultStore(Path(options.results).absolute(), options.cache_root)
         self.data = Data(self.registry, options.data_root, options.cache_root)

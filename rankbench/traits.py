@@ -131,7 +131,11 @@ def limits() -> dict[str, tuple[int, int]]:
 
 @cache
 def limit_numbers() -> dict[str, int]:
-    return {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+    names = sorted((name for name in dir(resource) if name.startswith("RLIMIT_")), reverse=True)
+    by_number = {
+        getattr(resource, name): name for name in names
+    }  # two names may mean one limit
+    return {name: number for number, name in by_number.items()}
 
 
 def put_limits(wanted: Mapping[str, tuple[int, int]], now: Mapping[str, Any]) -> None:

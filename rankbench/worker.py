@@ -20,6 +20,7 @@ from rankbench.cache import recalled, remember
 from rankbench.cell import Outcome, TestSet
 from rankbench.claims import WAITS
 from rankbench.errors import (
+    BenchmarkError,
     DataError,
     NotApplicable,
     PluginError,
@@ -81,6 +82,8 @@ def load_registry(modules: list[str]) -> Registry:
 
     registry = Registry.installed()
     for name in modules:
+        if not isinstance(name, str):
+            raise BenchmarkError(f'plugins: {name!r} is no name of a module; write the name, such as "my_plugins".')
         try:
             module = importlib.import_module(name)
         except ImportError as error:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from dots import install
 
+import rankbench
+
 TOY = """
 title = "Toy"
 dataset = "dots"
@@ -438,3 +440,30 @@ def test_a_public_name_is_imported_when_it_is_used():
     with pytest.raises(AttributeError, match="module 'rankbench' has no attribute 'Rankers'"):
         __import__("rankbench").Rankers  # noqa: B018
     assert all(hasattr(__import__("rankbench"), name) for name in __import__("rankbench").__all__)
+
+
+def test_output_that_cannot_be_written_is_told_in_a_line(lab):
+    lab.file(TOY)
+    assert lab.command("run", "toy.toml").returncode == 0
+    paths = {**os.environ, "PYTHONPATH": str(lab.site)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("rankbench")), "table", "toy.toml"],
+            cwd=lab.root, env=paths, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the output cannot be written (No space left on device).")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cache_that_is_no_folder_is_told_at_once(lab):
+    lab.file(TOY)
+    (lab.root / "taken").write_text("")
+    done = lab.command("run", "toy.toml", "--cache", "taken")
+    assert done.returncode == 2
+    assert "taken: is no folder; --cache names the folder of the cache." in done.stderr
+
+
+def test_plugins_are_given_by_name(lab):
+    with pytest.raises(rankbench.RankbenchError, match="is no name of a module; write the name"):
+        lab.run(TOY, plugins=[os])
