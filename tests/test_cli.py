@@ -158,7 +158,7 @@ def test_an_interrupted_run_stores_what_was_finished_and_resumes(lab, stop, code
         assert process.wait(timeout=60) == code
     stored = len(lab.records())
     assert 1 <= stored < 4
-    assert ("the same command goes on from there" in rest) == (stop == signal.SIGINT)
+    assert "the same command goes on from there" in rest
     ran = lab.command("run", "toy.toml", "--only", "sleeper")
     assert ran.returncode == 0
     assert f": 4 done; {4 - stored} fitted in this run." in ran.stderr
