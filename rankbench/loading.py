@@ -368,7 +368,9 @@ class FileMemo:
     ) -> NDArray[np.uint8]:
         """(n, 32) uint8 sha-256 of each file; `advance` is told of each that had to be read, and of how many."""
         self._refresh()
-        keys, changed = zip(*map(self._key, paths), strict=True) if len(paths) else ((), ())
+        keys, changed = [""] * len(paths), np.zeros(len(paths), np.int64)
+        for row, path in enumerate(paths):  # no tuple an image: there may be millions
+            keys[row], changed[row] = self._key(path)
         unknown = [row for row, key in enumerate(keys) if key not in self._known]
         fresh = file_digests([paths[row] for row in unknown], advance)
         old_enough = time.time_ns() - SETTLED
