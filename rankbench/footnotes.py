@@ -119,5 +119,5 @@ def remark(remarks: Remarks, problem: str, planned: Mapping[str, Any], record: R
         remarks.add(problem, text)
     for text in record.get("remarks", []):
         remarks.add(problem, text)
-    for text in record.get("left_changed", []):
-        remarks.add(problem, f"leaves changed what cells share, and others are kept from it: {text}")
+    if left := record.get("left_changed"):
+        remarks.add(problem, f"changes the state of its process, which is used for no other cell: {'; '.join(left)}")

@@ -132,9 +132,7 @@ def limits() -> dict[str, tuple[int, int]]:
 @cache
 def limit_numbers() -> dict[str, int]:
     names = sorted((name for name in dir(resource) if name.startswith("RLIMIT_")), reverse=True)
-    by_number = {
-        getattr(resource, name): name for name in names
-    }  # two names may mean one limit
+    by_number = {getattr(resource, name): name for name in names}  # two names may mean one limit
     return {name: number for number, name in by_number.items()}
 
 
@@ -273,7 +271,12 @@ def put_globals(wanted: Mapping[str, dict[str, Any]], now: Mapping[str, Any]) ->
 
 
 PROCESS = [
-    Trait("the working directory", os.getcwd, lambda wanted, now: os.chdir(wanted)),
+    Trait(
+        "the working directory",
+        os.getcwd,
+        lambda wanted, now: os.chdir(wanted),
+        say=lambda before, now: [f"the working directory is {now}"],  # what it was has another name in each run
+    ),
     Trait(
         "the environment",
         environment,
