@@ -58,7 +58,8 @@ def digests(store, key):
         values = outcome.margins if outcome.scores is None else outcome.scores
         found[name] = hashlib.sha256(values.tobytes()).hexdigest()
     return {"row": record["row"], "facets": record["facets"], "seed": record["seed"], "scores": found,
-            "versions": record["versions"], "seconds": round(record["wall_seconds"], 1)}  # fmt: skip
+            "versions": record["versions"], "processor": record.get("processor", "not recorded"),
+            "seconds": round(record["wall_seconds"], 1)}  # fmt: skip
 
 
 def compute(out, data, cache):
@@ -81,14 +82,17 @@ def compare(one, other):
     first = json.loads(Path(one).read_text())
     store = ResultStore(ROOT / "results")
     second = json.loads(Path(other).read_text()) if other else {key: digests(store, key) for key in first}
-    differing = 0
+    differing = other_scores = 0
     for key, cell in first.items():
         same = second[key]["scores"] == cell["scores"]
         versions = {name for name in cell["versions"] if cell["versions"][name] != second[key]["versions"].get(name)}
+        if cell.get("processor") != second[key].get("processor"):
+            versions.add(f"the processor ({second[key].get('processor')})")
         about = "the same" if same else f"OTHER SCORES, by other versions of {', '.join(sorted(versions)) or 'nothing'}"
         print(f"{key[:12]}  {cell['row']}, {cell['facets']}, seed {cell['seed']}: {about}")
+        other_scores += not same
         differing += not same and (other is not None or not versions)
-    print(f"{len(first)} cells, {differing} with other scores")
+    print(f"{len(first)} cells, {other_scores} with other scores, {differing} of them for no reason known")
     return 1 if differing or first.keys() != second.keys() else 0
 
 
