@@ -384,6 +384,7 @@ def test_parameters_that_make_no_sense_are_refused(parameters, message):
         RankSVM(**parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_orders_outdoor_scenes(shared_data):
     """Mean accuracy over the six attributes of OSR from images of 64 pixels, C = 0.1; 88.6 and 89.0 on all pairs."""

@@ -420,7 +420,7 @@ def test_two_processes_agree_on_all_pairs_validation_and_errors():
         train(job(PlainNetwork(Broken()), 40), "cpu", 2, lambda step, **numbers: None)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_cluster_s_variables_and_those_of_a_training_before_change_nothing(monkeypatch, processes):
     one, two = job(tiny_network(), 3), job(tiny_network(), 3)
     train(two, "cpu", processes, lambda step, **numbers: None)
@@ -461,6 +461,7 @@ def test_where_memory_runs_out_batches_are_computed_in_halves_once_and_the_remar
         train(job(PlainNetwork(Hungry(4)), 10), "cpu", 1, lambda step, **numbers: None)
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_in_one_of_several_processes_all_begin_anew_in_halves():
     plain, task = job(tiny_network(), 10), SampledPairs(all_pairs(), 8, 0)
     train(plain, "cpu", 1, lambda step, **numbers: None)
@@ -472,6 +473,7 @@ def test_where_memory_runs_out_in_one_of_several_processes_all_begin_anew_in_hal
         train(job(PlainNetwork(Hungry(2)), 10, task), "cpu", 2, lambda step, **numbers: None)
 
 
+@pytest.mark.slow
 def test_an_error_of_no_rankbench_s_in_one_of_several_processes_is_raised_too():
     message = r"^tiny: one of 2 processes failed: ValueError: a kangaroo$"
     with pytest.raises(rankbench.RankbenchError, match=message):
