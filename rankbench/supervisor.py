@@ -211,9 +211,8 @@ class Slots:
         """
         kind = (task["threads"], task["gpu"], tuple(task["distributions"]))
         with self.lock:
-            self.idle = [
-                worker for worker in self.idle if worker.alive()
-            ]  # what a plugin left in one may have ended it
+            # what a plugin left in one may have ended it
+            self.idle = [worker for worker in self.idle if worker.alive()]
             fitting = [worker for worker in self.idle if worker.kind == kind][:1]
             spare = [] if fitting else self.idle[: max(0, len(self.idle) - self.threads + 1)]
             for worker in fitting + spare:

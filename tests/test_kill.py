@@ -21,7 +21,7 @@ def undisturbed(tmp_path_factory):
     return tiny.scores(), result.table()
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_lose_nothing_and_repeat_nothing(tmp_path, undisturbed, kills, monkeypatch):
     rng = random.Random(kills)
     done = {"runner": 0, "worker": 0}
